@@ -1,0 +1,1 @@
+"""Frozen T5 backbones, and small trained trees that change what they compute."""

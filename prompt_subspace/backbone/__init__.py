@@ -1,0 +1,1 @@
+"""Frozen backbones: Flax modules whose sites read a delta."""
