@@ -127,10 +127,14 @@ def check_same(found: Mapping, expected: Mapping, what: str) -> None:
 
 
 def fingerprint(tree: Mapping) -> str:
-  """Returns a sha256 over names, shapes, types and values of all leaves."""
+  """Returns a sha256 over names, shapes and float32 values of all leaves.
+
+  Values are compared as float32, so that weights stored in bfloat16 have the
+  same fingerprint whether they are held in bfloat16 or in float32.
+  """
   digest = hashlib.sha256()
   for path, x in sorted(flatten(tree).items()):
-    array = np.asarray(x)
-    digest.update(f'{path} {array.shape} {array.dtype.name}\n'.encode())
+    array = np.asarray(x).astype(np.float32)
+    digest.update(f'{path} {array.shape}\n'.encode())
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()

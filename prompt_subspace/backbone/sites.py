@@ -22,6 +22,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from prompt_subspace import trees
+
 COLLECTION = 'delta'
 
 
@@ -97,6 +99,23 @@ def prefix(
     return x if x.ndim == 4 else x[None]
 
   return split(key), split(leaf(module, 'prefix_value'))
+
+
+def per_example(path: str, x: Array) -> bool:
+  """Whether a leaf of a delta has a leading axis for the examples."""
+  shared = 1 if path.rsplit('/', 1)[-1] == 'scale' else 2
+  return x.ndim > shared
+
+
+def repeat(delta: dict, times: int) -> dict:
+  """Repeats each example's own leaves, as the examples of a batch are."""
+  flat = trees.flatten(delta)
+  return trees.unflatten(
+    {
+      p: jnp.repeat(x, times, axis=0) if per_example(p, x) else x
+      for p, x in flat.items()
+    }
+  )
 
 
 def stack_layers(tree: dict, layers: dict[str, int]) -> dict:

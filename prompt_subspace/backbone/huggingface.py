@@ -1,0 +1,182 @@
+"""Names of T5 weights in Hugging Face folders, in both directions.
+
+Hugging Face stores a linear map as [out, in], ours is [in, out].
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+
+from prompt_subspace import trees
+from prompt_subspace.backbone.config import T5Config
+
+ATTENTION = {'query': 'q', 'key': 'k', 'value': 'v', 'out': 'o'}
+# sublayer of ours -> (number in the block, name there)
+SUBLAYERS = {
+  'encoder': {
+    'attention': (0, 'SelfAttention'),
+    'mlp': (1, 'DenseReluDense'),
+  },
+  'decoder': {
+    'self_attention': (0, 'SelfAttention'),
+    'encoder_decoder_attention': (1, 'EncDecAttention'),
+    'mlp': (2, 'DenseReluDense'),
+  },
+}
+NORMS = {
+  'encoder': ('pre_attention_layer_norm', 'pre_mlp_layer_norm'),
+  'decoder': (
+    'pre_self_attention_layer_norm',
+    'pre_cross_attention_layer_norm',
+    'pre_mlp_layer_norm',
+  ),
+}
+
+
+def name_of(path: str) -> str:
+  """Returns Hugging Face's name of a weight of ours."""
+  if path == 'token_embedder/embedding':
+    return 'shared.weight'
+  if path == 'decoder/logits_dense/kernel':
+    return 'lm_head.weight'
+  stack, *rest = path.split('/')
+  if rest[0] == 'relpos_bias':
+    return (
+      f'{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight'
+    )
+  if rest[0] == f'{stack}_norm':
+    return f'{stack}.final_layer_norm.weight'
+  block = f'{stack}.block.{rest[0].removeprefix("layers_")}.layer'
+  if rest[1] in NORMS[stack]:
+    return f'{block}.{NORMS[stack].index(rest[1])}.layer_norm.weight'
+  number, module = SUBLAYERS[stack][rest[1]]
+  inner = ATTENTION.get(rest[2], rest[2])
+  return f'{block}.{number}.{module}.{inner}.weight'
+
+
+def to_huggingface(weights: Mapping) -> dict[str, np.ndarray]:
+  """Returns {Hugging Face name: array} of a tree of ours."""
+  out = {}
+  for path, x in trees.flatten(weights).items():
+    x = np.asarray(x).astype(np.float32)
+    turned = path.endswith(('kernel', 'rel_embedding'))
+    out[name_of(path)] = np.ascontiguousarray(x.T) if turned else x
+  return out
+
+
+def from_huggingface(
+  arrays: Mapping[str, np.ndarray], like: Mapping
+) -> dict:
+  """Returns a tree of ours from Hugging Face's arrays.
+
+  Args:
+    arrays: by Hugging Face name; copies of the shared embedding are ignored.
+    like: names and shapes of the tree to make.
+
+  Raises:
+    ValueError: a weight is missing or one is left over.
+  """
+  flat, used = {}, set()
+  for path in trees.flatten(like):
+    name = name_of(path)
+    if name not in arrays:
+      raise ValueError(
+        f'weights: expected {name} (our {path}) in the Hugging Face folder, '
+        'found none. Is it a T5 with the same number of layers?'
+      )
+    used.add(name)
+    turned = path.endswith(('kernel', 'rel_embedding'))
+    flat[path] = arrays[name].T if turned else arrays[name]
+  copies = {'encoder.embed_tokens.weight', 'decoder.embed_tokens.weight'}
+  if 'lm_head.weight' not in used:
+    copies.add('lm_head.weight')
+  if left := sorted(set(arrays) - used - copies):
+    raise ValueError(
+      f'weights: unexpected arrays in the Hugging Face folder: {left[:5]}. '
+      'They would be lost; is it a plain T5?'
+    )
+  return trees.unflatten(flat)
+
+
+def read(folder: pathlib.Path) -> tuple[dict, T5Config]:
+  """Reads the weights and the shape of a Hugging Face T5 folder."""
+  from prompt_subspace.backbone import weights as weights_module
+
+  text = (folder / 'config.json').read_text(encoding='utf-8')
+  fields = json.loads(text)
+  arrays = safetensors_numpy.load_file(folder / 'model.safetensors')
+  config = config_from(fields, arrays)
+  return from_huggingface(arrays, weights_module.expected(config)), config
+
+
+def config_from(fields: Mapping, arrays: Mapping) -> T5Config:
+  """Translates Hugging Face's `config.json`."""
+  if fields.get('model_type') not in ('t5', 'mt5'):
+    raise ValueError(
+      f'config.json: expected model_type t5 or mt5, found '
+      f'{fields.get("model_type")!r}. Other families are not supported.'
+    )
+  kind = fields.get('feed_forward_proj', 'relu')
+  activation = {'gelu_new': 'gelu'}.get(
+    re.sub('^gated-', '', kind), re.sub('^gated-', '', kind)
+  )
+  gated = kind.startswith('gated-')
+  # the flag is unreliable for T5 1.1: a head of its own decides
+  tied = 'lm_head.weight' not in arrays or np.array_equal(
+    arrays['lm_head.weight'], arrays['shared.weight']
+  )
+  return T5Config(
+    vocab_size=arrays['shared.weight'].shape[0],
+    emb_dim=fields['d_model'],
+    num_heads=fields['num_heads'],
+    head_dim=fields['d_kv'],
+    mlp_dim=fields['d_ff'],
+    num_encoder_layers=fields['num_layers'],
+    num_decoder_layers=fields.get('num_decoder_layers') or fields['num_layers'],
+    mlp_activations=(activation, 'linear') if gated else (activation,),
+    logits_via_embedding=tied,
+    dropout_rate=fields.get('dropout_rate', 0.1),
+    relpos_buckets=fields.get('relative_attention_num_buckets', 32),
+    relpos_max_distance=fields.get('relative_attention_max_distance', 128),
+    norm_epsilon=fields.get('layer_norm_epsilon', 1e-6),
+  )
+
+
+def write(folder: pathlib.Path, weights: Mapping, config: T5Config) -> None:
+  """Writes a folder that `T5ForConditionalGeneration` can load."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  gated = len(config.mlp_activations) == 2
+  name = config.mlp_activations[0]
+  fields = {
+    'architectures': ['T5ForConditionalGeneration'],
+    'model_type': 't5',
+    'vocab_size': config.vocab_size,
+    'd_model': config.emb_dim,
+    'd_kv': config.head_dim,
+    'd_ff': config.mlp_dim,
+    'num_layers': config.num_encoder_layers,
+    'num_decoder_layers': config.num_decoder_layers,
+    'num_heads': config.num_heads,
+    'feed_forward_proj': f'gated-{name}' if gated else name,
+    'tie_word_embeddings': config.logits_via_embedding,
+    'dropout_rate': config.dropout_rate,
+    'relative_attention_num_buckets': config.relpos_buckets,
+    'relative_attention_max_distance': config.relpos_max_distance,
+    'layer_norm_epsilon': config.norm_epsilon,
+    'decoder_start_token_id': 0,
+    'pad_token_id': 0,
+    'eos_token_id': 1,
+    'is_encoder_decoder': True,
+  }
+  text = json.dumps(fields, indent=2) + '\n'
+  (folder / 'config.json').write_text(text, encoding='utf-8')
+  safetensors_numpy.save_file(
+    to_huggingface(weights),
+    folder / 'model.safetensors',
+    metadata={'format': 'pt'},
+  )

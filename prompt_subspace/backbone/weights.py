@@ -1,0 +1,270 @@
+"""Backbones on disk: the bundled one, our own folders, T5X, Hugging Face.
+
+A folder of ours holds `weights.safetensors` (names joined by `/`),
+`config.json` and `vocab.model`. Matrices may be stored as int8 with a float32
+scale per channel, in a second array named `<name>:scale`.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+
+from prompt_subspace import trees
+from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone import forward, sites
+from prompt_subspace.backbone.t5 import T5
+from prompt_subspace.data.vocabulary import Vocabulary
+
+BUNDLED = {'mini': pathlib.Path(__file__).parent / 'mini'}
+SCALE = ':scale'
+
+
+class Backbone(NamedTuple):
+  """A frozen model with its weights, vocabulary and identity.
+
+  Attributes:
+    name: how it was asked for.
+    config: its shape.
+    weights: the frozen tree, stacked if the configuration scans layers.
+    vocabulary: tokens of its embedding; None if the folder has none.
+    fingerprint: sha256 over names, shapes and values of the weights.
+  """
+
+  name: str
+  config: configs.T5Config
+  weights: Mapping
+  vocabulary: Vocabulary | None
+  fingerprint: str
+
+
+def expected(config: configs.T5Config) -> dict:
+  """Returns the names, shapes and types of a backbone's weights.
+
+  Layers are named one by one, whether or not the configuration scans them.
+  """
+  model = T5(config.replace(scan_layers=False, remat=False))
+  tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+  shapes = jax.eval_shape(
+    lambda key, x: model.init(key, x, x, enable_dropout=False),
+    jax.random.key(0),
+    tokens,
+  )
+  return shapes['params']
+
+
+def load(
+  name: str | pathlib.Path,
+  vocabulary: str | pathlib.Path | None = None,
+  **changes,
+) -> Backbone:
+  """Loads a backbone by name or path.
+
+  Args:
+    name: `mini`, or a folder: our own, a T5X checkpoint in the legacy format,
+      or a Hugging Face T5 with safetensors.
+    vocabulary: a sentencepiece model, where the folder has none.
+    **changes: fields of the configuration to replace (dtype, weight_dtype,
+      scan_layers, remat, dropout_rate, ...).
+
+  Raises:
+    ValueError: nothing known at that place, or names, shapes or types of the
+      weights do not match the configuration.
+  """
+  folder = BUNDLED.get(str(name), pathlib.Path(name))
+  if (folder / 'weights.safetensors').exists():
+    weights, config = _read_own(folder)
+    vocabulary = vocabulary or folder / 'vocab.model'
+  elif (folder / 'checkpoint').exists():
+    weights = read_t5x(folder)
+    config = infer_config(weights)
+  elif (folder / 'model.safetensors').exists():
+    from prompt_subspace.backbone import huggingface
+
+    weights, config = huggingface.read(folder)
+    found = folder / 'spiece.model'
+    vocabulary = vocabulary or (found if found.exists() else None)
+  else:
+    raise ValueError(
+      f'backbone: expected one of {sorted(BUNDLED)} or a folder with '
+      '`weights.safetensors` (ours), `checkpoint` (T5X, legacy format) or '
+      f'`model.safetensors` (Hugging Face T5), found {str(name)!r}.'
+    )
+  return assemble(
+    str(name),
+    config.replace(**changes),
+    weights,
+    Vocabulary(vocabulary) if vocabulary else None,
+  )
+
+
+def assemble(
+  name: str,
+  config: configs.T5Config,
+  weights: Mapping,
+  vocabulary: Vocabulary | None,
+) -> Backbone:
+  """Checks weights against a configuration and brings them into its form."""
+  dtype = jnp.dtype(config.weight_dtype)
+  weights = jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), weights)
+  trees.check_same(weights, expected(config), f'backbone {name}')
+  if vocabulary is not None and vocabulary.size > config.vocab_size:
+    raise ValueError(
+      f'vocabulary: expected at most {config.vocab_size} tokens, the rows of '
+      f'the embedding of {name}, found {vocabulary.size} in '
+      f'{vocabulary.path}. Give the vocabulary the backbone was trained with.'
+    )
+  mark = trees.fingerprint(weights)
+  if config.scan_layers:
+    weights = sites.stack_layers(weights, forward.layer_counts(config))
+  return Backbone(name, config, weights, vocabulary, mark)
+
+
+def random(
+  config: configs.T5Config, seed: int = 0, vocabulary: Vocabulary | None = None
+) -> Backbone:
+  """Returns a backbone with freshly drawn weights, for tests and timing."""
+  plain = config.replace(scan_layers=False, remat=False)
+  tokens = jnp.ones((1, 2), jnp.int32)
+  weights = jax.jit(
+    lambda key: T5(plain).init(key, tokens, tokens, enable_dropout=False)
+  )(jax.random.key(seed))['params']
+  return assemble('random', config, weights, vocabulary)
+
+
+def write(
+  folder: str | pathlib.Path,
+  backbone: Backbone,
+  store: str = 'float32',
+) -> None:
+  """Writes a folder of ours.
+
+  Args:
+    folder: made if it does not exist.
+    backbone: what to write.
+    store: `float32`, `bfloat16`, or `int8` (matrices with one scale per
+      output channel, or per row of the embedding; the rest float32).
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  counts = forward.layer_counts(backbone.config)
+  flat = trees.flatten(sites.unstack_layers(dict(backbone.weights), counts))
+  arrays: dict[str, np.ndarray] = {}
+  for path, x in flat.items():
+    x = np.asarray(x).astype(np.float32)
+    if store == 'int8' and min(x.shape) > 1 and x.ndim == 2 and x.size > 4096:
+      arrays[path], arrays[path + SCALE] = quantise(path, x)
+    elif store == 'bfloat16':
+      arrays[path] = x.astype(ml_dtypes.bfloat16)
+    else:
+      arrays[path] = x
+  safetensors_numpy.save_file(arrays, folder / 'weights.safetensors')
+  text = json.dumps(backbone.config.to_json(), indent=2)
+  (folder / 'config.json').write_text(text + '\n', encoding='utf-8')
+  if backbone.vocabulary is not None:
+    content = backbone.vocabulary.path.read_bytes()
+    (folder / 'vocab.model').write_bytes(content)
+
+
+def quantise(path: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Rounds a matrix to int8 with a scale per channel: x ~ q * scale."""
+  axis = 1 if path.endswith('embedding') else 0
+  scale = np.abs(x).max(axis=axis, keepdims=True) / 127.0
+  scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+  return np.rint(x / scale).astype(np.int8), scale
+
+
+def _read_own(folder: pathlib.Path):
+  stored = safetensors_numpy.load_file(folder / 'weights.safetensors')
+  flat = {}
+  for path, x in stored.items():
+    if path.endswith(SCALE):
+      continue
+    scale = stored.get(path + SCALE)
+    flat[path] = x if scale is None else x.astype(np.float32) * scale
+  return trees.unflatten(flat), configs.read(folder / 'config.json')
+
+
+def read_t5x(folder: str | pathlib.Path) -> dict:
+  """Reads the weights of a T5X checkpoint in the legacy format.
+
+  That is a msgpack index named `checkpoint`, small arrays inside it, large
+  ones beside it in zarr. Optimiser state is not read.
+
+  Raises:
+    ValueError: the index has no model weights, or an array is missing.
+  """
+  import tensorstore
+  from flax import serialization
+
+  folder = pathlib.Path(folder).absolute()
+  index = serialization.msgpack_restore((folder / 'checkpoint').read_bytes())
+  holder = index.get('optimizer', index)
+  if 'target' not in holder:
+    raise ValueError(
+      f'{folder}: expected a T5X checkpoint with a `target`, found only '
+      f'{sorted(holder)}. Name the folder of one step (checkpoint_N).'
+    )
+
+  def read(node):
+    if not isinstance(node, dict):
+      return np.asarray(node)
+    if node.get('driver') != 'zarr':
+      return {name: read(child) for name, child in node.items()}
+    path = folder / node['kvstore']['path']
+    if not path.exists():
+      raise ValueError(
+        f'{folder}: the index names {path.name}, which is missing. Copy the '
+        'whole folder of the checkpoint.'
+      )
+    spec = {
+      'driver': 'zarr',
+      'kvstore': {'driver': 'file', 'path': str(path)},
+    }
+    return np.asarray(tensorstore.open(spec, open=True).result().read().result())
+
+  return read(holder['target'])
+
+
+def infer_config(weights: Mapping) -> configs.T5Config:
+  """Reads the shape of a T5 off its weights.
+
+  Dropout, types and the distance limit of the relative bias are not in the
+  weights; they keep their defaults.
+  """
+  flat = trees.flatten(weights)
+
+  def shape(path):
+    if path not in flat:
+      raise ValueError(
+        f'weights: expected a T5 with {path}, found only names like '
+        f'{sorted(flat)[:3]}.'
+      )
+    return flat[path].shape
+
+  def count(stack):
+    return len([k for k in weights[stack] if k.startswith('layers_')])
+
+  vocab, width = shape('token_embedder/embedding')
+  heads, buckets = shape('encoder/relpos_bias/rel_embedding')
+  joined = shape('encoder/layers_0/attention/query/kernel')[1]
+  gated = 'encoder/layers_0/mlp/wi_0/kernel' in flat
+  inner = 'wi_0' if gated else 'wi'
+  return configs.T5Config(
+    vocab_size=vocab,
+    emb_dim=width,
+    num_heads=heads,
+    head_dim=joined // heads,
+    mlp_dim=shape(f'encoder/layers_0/mlp/{inner}/kernel')[1],
+    num_encoder_layers=count('encoder'),
+    num_decoder_layers=count('decoder'),
+    mlp_activations=('gelu', 'linear') if gated else ('relu',),
+    logits_via_embedding='decoder/logits_dense/kernel' not in flat,
+    relpos_buckets=buckets,
+  )

@@ -1,0 +1,127 @@
+"""What a method is: how a small trained tree becomes a delta.
+
+A method is a pair of pure functions. Everything that trains, saves, restores,
+shards or reports a run derives from the tree phi that `init` returns.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+from prompt_subspace import trees
+
+Phi = Any
+Delta = dict
+
+
+class Setting(NamedTuple):
+  """What an initialisation may read: the backbone and the task.
+
+  Attributes:
+    config: the backbone's configuration (a `T5Config` or alike).
+    weights: the backbone's weights, or their shapes
+      (`jax.ShapeDtypeStruct`) for methods that do not read values.
+    vocab_limit: number of pieces; rows above it are sentinels and padding.
+    labels: token ids of each label text of the task, without end token.
+    encode: text -> token ids.
+  """
+
+  config: Any
+  weights: Mapping
+  vocab_limit: int = 0
+  labels: tuple[tuple[int, ...], ...] = ()
+  encode: Callable[[str], list[int]] | None = None
+
+  @property
+  def embedding(self) -> Float[Array, 'V D']:
+    """The token table of the backbone."""
+    return self.weights['token_embedder']['embedding']
+
+
+class Method(NamedTuple):
+  """A way to make deltas.
+
+  Attributes:
+    name: as in the registry.
+    init: (key, setting) -> phi, a tree of float32 arrays; all that is trained.
+    expand: (phi, batch) -> delta, the tree that the backbone's sites read.
+      Leaves may have a leading batch axis (one delta for each example).
+    reads_batch: whether `expand` looks at the batch.
+  """
+
+  name: str
+  init: Callable[[Array, Setting], Phi]
+  expand: Callable[[Phi, Any], Delta]
+  reads_batch: bool = False
+
+
+def stacks(config: Any) -> dict[str, int]:
+  """Returns the number of layers of each stack of the backbone."""
+  return {
+    'encoder': config.num_encoder_layers,
+    'decoder': config.num_decoder_layers,
+  }
+
+
+ATTENTIONS = {
+  'encoder': {'self': 'attention'},
+  'decoder': {'self': 'self_attention', 'cross': 'encoder_decoder_attention'},
+}
+
+
+def attention_sites(
+  config: Any, kinds: tuple[str, ...], where: tuple[str, ...]
+) -> list[str]:
+  """Lists the paths of attention modules.
+
+  Args:
+    config: the backbone's configuration.
+    kinds: of `self`, `cross`.
+    where: of `encoder`, `decoder`.
+
+  Raises:
+    ValueError: an unknown kind or stack, or nothing selected.
+  """
+  check_names('attentions', kinds, ('self', 'cross'))
+  check_names('stacks', where, tuple(ATTENTIONS))
+  found = [
+    f'{stack}/layers_{i}/{name}'
+    for stack, layers in stacks(config).items()
+    if stack in where
+    for i in range(layers)
+    for kind, name in ATTENTIONS[stack].items()
+    if kind in kinds
+  ]
+  if not found:
+    raise ValueError(
+      f'attentions: {kinds} in {where} selects no attention of the backbone. '
+      'Cross-attention is in the decoder only.'
+    )
+  return found
+
+
+def check_names(
+  argument: str, found: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+  """Raises ValueError if a name is not among the known ones."""
+  if unknown := sorted(set(found) - set(known)):
+    raise ValueError(
+      f'{argument}: expected names among {sorted(known)}, found {unknown}.'
+    )
+
+
+def positive(argument: str, value: int) -> None:
+  """Raises ValueError unless the value is a positive whole number."""
+  if not isinstance(value, int) or value < 1:
+    raise ValueError(f'{argument}: expected a whole number >= 1, got {value!r}.')
+
+
+def touches_encoder(delta: Mapping) -> bool:
+  """Whether a delta changes the encoder's output.
+
+  If not, a frozen encoder's output can be computed once per example. An
+  offset on the token embedding changes both stacks.
+  """
+  paths = trees.flatten(delta)
+  return any(not path.startswith('decoder/') for path in paths)

@@ -1,0 +1,1 @@
+"""Scores: what a backbone with a delta predicts, and how good that is."""

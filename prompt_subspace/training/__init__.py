@@ -1,0 +1,1 @@
+"""Advancing many runs together, and keeping what they reach."""

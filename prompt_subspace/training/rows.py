@@ -1,0 +1,282 @@
+"""Training a stack of rows: one compiled step advances many runs.
+
+The rows share the backbone and the method's structure. Their learning rates,
+seeds, initialisations and data differ by array, not by code. A row's result
+does not depend on the rows beside it.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from prompt_subspace.objectives import Objective
+from prompt_subspace.training.optimizers import Optimizer
+
+MICROBATCH_TOKENS = 512
+
+
+class State(NamedTuple):
+  """What is carried from step to step; every leaf has a leading axis W.
+
+  Attributes:
+    phi: what is trained.
+    optimizer: its optimiser state.
+    best: phi with the best validation score so far.
+    best_score: that score; -inf before the first evaluation.
+    best_step: after how many steps it was reached.
+    alive: False from the step on whose loss or update was not finite; phi is
+      then the last good one and stays.
+    stopped: the step at which the row stopped, -1 if it runs.
+  """
+
+  phi: PyTree
+  optimizer: PyTree
+  best: PyTree
+  best_score: Float[Array, 'W']
+  best_step: Int[Array, 'W']
+  alive: Bool[Array, 'W']
+  stopped: Int[Array, 'W']
+
+
+def row_key(seed: int, row_id: str) -> tuple[int, int]:
+  """Returns the numbers that name a row, whatever stack it is in."""
+  return int(seed), zlib.crc32(row_id.encode())
+
+
+def random_key(key: tuple[int, int]) -> Array:
+  """Returns JAX's random key of a row."""
+  return jax.random.fold_in(jax.random.key(key[0]), key[1])
+
+
+def start(phis: list[PyTree], optimizer: Optimizer) -> State:
+  """Returns the state of rows that start from the given phis.
+
+  Raises:
+    ValueError: the phis differ in structure, shapes or types.
+  """
+  kinds = {
+    (
+      jax.tree.structure(p),
+      tuple((jnp.shape(x), jnp.dtype(x)) for x in jax.tree.leaves(p)),
+    )
+    for p in phis
+  }
+  if len(kinds) != 1:
+    raise ValueError(
+      f'rows: expected phis of one structure in a stack, found {len(kinds)} '
+      'different ones. Put rows of different methods or sizes into different '
+      'stacks.'
+    )
+  phi = jax.tree.map(lambda *xs: jnp.stack(xs), *phis)
+  count = len(phis)
+  return State(
+    phi=phi,
+    # the rate plays no part in an optimiser's initial state
+    optimizer=jax.vmap(lambda p: optimizer(0.0).init(p))(phi),
+    best=jax.tree.map(jnp.copy, phi),
+    best_score=jnp.full((count,), -jnp.inf),
+    best_step=jnp.zeros((count,), jnp.int32),
+    alive=jnp.ones((count,), bool),
+    stopped=jnp.full((count,), -1, jnp.int32),
+  )
+
+
+def chunk_size(count: int) -> int:
+  """Returns how many rows are computed at once.
+
+  One on a CPU, where batching rows costs memory and gains nothing; all on an
+  accelerator.
+  """
+  return 1 if jax.default_backend() == 'cpu' else count
+
+
+def map_rows(function: Callable, rows: PyTree, chunk: int) -> PyTree:
+  """Applies a function to every row, `chunk` rows at a time."""
+  count = jax.tree.leaves(rows)[0].shape[0]
+  if chunk >= count > 1:
+    return jax.vmap(function)(rows)
+  if chunk == 1:
+    return jax.lax.map(function, rows)
+  return jax.lax.map(function, rows, batch_size=chunk)
+
+
+def microbatch_size(batch: Mapping[str, Array], extra: int = 0) -> int:
+  """Returns how many examples are in flight at once within a step.
+
+  On a CPU about 512 positions: that keeps the matrix units busy and the
+  activations small. On an accelerator the whole batch.
+
+  Args:
+    batch: of one row.
+    extra: positions that the method adds to each input.
+  """
+  size, length = batch['inputs'].shape
+  if jax.default_backend() != 'cpu':
+    return size
+  fits = max(1, MICROBATCH_TOKENS // (length + extra))
+  return max(d for d in range(1, size + 1) if size % d == 0 and d <= fits)
+
+
+def value_and_grad(
+  objective: Objective,
+  phi: PyTree,
+  batch: Mapping[str, Array],
+  key: Array,
+  microbatch: int,
+) -> tuple[Float[Array, ''], dict, PyTree]:
+  """Returns loss, metrics and the gradient with respect to phi alone.
+
+  The batch is run in microbatches of `microbatch` examples; only phi's small
+  gradient is accumulated, weighted by the metric `weight` (tokens), so that
+  the result is that of the whole batch.
+  """
+  size = batch['targets'].shape[0]
+  if size % microbatch:
+    raise ValueError(
+      f'microbatch: expected a divisor of the batch size {size}, found '
+      f'{microbatch}.'
+    )
+  run = jax.value_and_grad(objective, has_aux=True)
+  if microbatch == size:
+    (loss, metrics), grads = run(phi, batch, key)
+    return loss, metrics, grads
+  parts = jax.tree.map(
+    lambda x: x.reshape(size // microbatch, microbatch, *x.shape[1:]), batch
+  )
+
+  def add(carry, part):
+    number, content = part
+    (loss, metrics), grads = run(phi, content, jax.random.fold_in(key, number))
+    weight = metrics['weight']
+    new = {**metrics, 'loss': loss}
+    del new['weight']
+    weighted = jax.tree.map(lambda x: x * weight, (new, grads))
+    return jax.tree.map(jnp.add, carry, (weight, weighted)), None
+
+  shapes = jax.eval_shape(
+    lambda: add_shapes(run, phi, jax.tree.map(lambda x: x[0], parts), key)
+  )
+  zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  numbers = jnp.arange(size // microbatch)
+  (weight, total), _ = jax.lax.scan(add, zero, (numbers, parts))
+  safe = jnp.maximum(weight, 1e-9)
+  means, grads = jax.tree.map(lambda x: x / safe, total)
+  return means.pop('loss'), {**means, 'weight': weight}, grads
+
+
+def add_shapes(run, phi, part, key):
+  """What a microbatch adds up: its weight, its metrics and its gradient."""
+  (loss, metrics), grads = run(phi, part, key)
+  rest = {**metrics, 'loss': loss}
+  return rest.pop('weight'), (rest, grads)
+
+
+def make_step(
+  objective_of: Callable[[Any], Objective],
+  optimizer: Optimizer,
+  *,
+  chunk: int | None = None,
+  microbatch: int | None = None,
+  extra: int = 0,
+) -> Callable:
+  """Returns the compiled step that advances all rows of a stack.
+
+  Args:
+    objective_of: frozen weights -> objective. The weights are an argument of
+      the compiled step, so that they are shared and never copied into it.
+    optimizer: rate -> transform.
+    chunk: rows computed at once; None suits the device.
+    microbatch: examples in flight at once; None suits the device.
+    extra: positions that the method adds to each input.
+
+  Returns:
+    step(state, frozen, batch, rates [W], keys [W], number) ->
+    (state, metrics); every leaf of `batch` has leading axes W, B. The state
+    is donated.
+  """
+
+  def advance(frozen, number, row):
+    state, batch, rate, key = row
+    size = microbatch or microbatch_size(batch, extra)
+    loss, metrics, grads = value_and_grad(
+      objective_of(frozen),
+      state.phi,
+      batch,
+      jax.random.fold_in(key, number),
+      size,
+    )
+    updates, inner = optimizer(rate).update(grads, state.optimizer, state.phi)
+    phi = optax.apply_updates(state.phi, updates)
+    finite = jnp.isfinite(loss)
+    for leaf in jax.tree.leaves(phi):
+      finite &= jnp.all(jnp.isfinite(leaf))
+    alive = state.alive & finite
+    phi, inner = jax.tree.map(
+      lambda new, old: jnp.where(alive, new, old),
+      (phi, inner),
+      (state.phi, state.optimizer),
+    )
+    stopped = jnp.where(state.alive & ~finite, number, state.stopped)
+    new = state._replace(
+      phi=phi, optimizer=inner, alive=alive, stopped=stopped
+    )
+    return new, {**metrics, 'loss': loss}
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state, frozen, batch, rates, keys, number):
+    count = rates.shape[0]
+    return map_rows(
+      functools.partial(advance, frozen, number),
+      (state, batch, rates, keys),
+      chunk or chunk_size(count),
+    )
+
+  return step
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def keep_best(
+  state: State, scores: Float[Array, 'W'], number: Int[Array, '']
+) -> State:
+  """Keeps phi of the rows whose validation score is above their best."""
+  better = (scores > state.best_score) & state.alive
+
+  def choose(new, old):
+    return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+  return state._replace(
+    best=jax.tree.map(choose, state.phi, state.best),
+    best_score=jnp.where(better, scores, state.best_score),
+    best_step=jnp.where(better, number, state.best_step),
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('width', 'target_width'))
+def gather(
+  data: Mapping[str, Array],
+  indices: Int[Array, 'W B'],
+  width: int,
+  target_width: int,
+) -> dict[str, Array]:
+  """Takes batches out of arrays that stay on the device.
+
+  `inputs` and `encoded` are cut to `width` positions, `targets` to
+  `target_width`; what is cut off is padding.
+  """
+  cut = {'targets': target_width}
+  return {
+    name: jnp.take(x[:, : cut.get(name, width)], indices, axis=0)
+    for name, x in data.items()
+  }
+
+
+def take_row(tree: PyTree, row: int) -> PyTree:
+  """Returns one row of a stacked tree as numpy arrays."""
+  return jax.tree.map(lambda x: np.asarray(x[row]), tree)

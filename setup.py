@@ -1,0 +1,53 @@
+"""Packaging of prompt_subspace: what it needs, as ranges.
+
+The versions that were tested together are in `constraints.txt`; `make demo`
+and `make test` install with both.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+  name='prompt_subspace',
+  version='0.1.0',
+  description=(
+    'Soft prompts and other small trained trees on frozen T5 backbones, '
+    'many runs per compiled step, in JAX and Flax.'
+  ),
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=find_packages(include=['prompt_subspace', 'prompt_subspace.*']),
+  package_data={
+    'prompt_subspace': ['data/demo/**/*', 'backbone/mini/**/*'],
+  },
+  install_requires=[
+    # The training path: arrays, models, optimisers, checkpoints.
+    'jax>=0.10,<0.12',
+    'flax>=0.12.8,<0.14',
+    'optax>=0.2.8,<0.4',
+    'orbax-checkpoint>=0.12,<0.14',
+    'jaxtyping>=0.3.2',
+    'ml_dtypes>=0.5.1',
+    'numpy>=2.0,<3',
+    'safetensors>=0.5',
+    'sentencepiece>=0.2,<0.3',
+    # Configuration, scores and reports.
+    'gin-config>=0.5,<0.6',
+    'rouge-score>=0.1.2,<0.2',
+    'scikit-learn>=1.5,<2',
+    'scipy>=1.14,<2',
+    'tensorboard>=2.19,<3',
+    'tqdm>=4.66',
+    # Preparing data. seqio asks for tensorflow-text, and that for
+    # `tensorflow`: naming `tensorflow-cpu` beside it would install two builds.
+    'seqio>=0.0.20,<0.1',
+    'tensorflow>=2.19,<3',
+    'tensorflow-datasets>=4.9.8,<5',
+  ],
+  extras_require={
+    'cuda': ['jax[cuda13]'],
+    'cuda12': ['jax[cuda12]'],
+    'tpu': ['jax[tpu]'],
+    'dev': ['pytest>=8', 'ruff>=0.12'],
+  },
+  zip_safe=False,
+)
