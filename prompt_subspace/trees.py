@@ -71,13 +71,13 @@ def nbytes(tree: PyTree) -> int:
 
 def ravel(
   tree: PyTree,
-) -> tuple[Float[Array, 'M'], Callable[[Array], PyTree]]:
+) -> tuple[Float[Array, ' M'], Callable[[Array], PyTree]]:
   """Returns all leaves as one float32 vector and the way back."""
   leaves, treedef = jax.tree.flatten(tree)
   shapes = [np.shape(x) for x in leaves]
   ends = np.cumsum([int(np.prod(s)) for s in shapes])[:-1]
 
-  def back(vector: Float[Array, 'M']) -> PyTree:
+  def back(vector: Float[Array, ' M']) -> PyTree:
     parts = jnp.split(vector, ends)
     pieces = [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
     return jax.tree.unflatten(treedef, pieces)

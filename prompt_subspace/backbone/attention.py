@@ -141,9 +141,7 @@ class Attention(nn.Module):
     dropout = nn.Dropout(self.config.dropout_rate, broadcast_dims=(-2,))
     length = 0
     if prefix is not None:
-      keys = jnp.broadcast_to(
-        prefix[0], (query.shape[0], *prefix[0].shape[1:])
-      )
+      keys = jnp.broadcast_to(prefix[0], (query.shape[0], *prefix[0].shape[1:]))
       extra = _scores(query, keys).astype(jnp.float32)
       if prefix_bias is not None:
         extra = extra + prefix_bias.astype(jnp.float32)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.backbone.t5 import T5
+from prompt_subspace.deltas.base import positive
 
 EOS = 1
 NEVER = -1e9
@@ -62,7 +63,11 @@ def greedy(
 
   Returns:
     Tokens, 0 after the end token 1.
+
+  Raises:
+    ValueError: the length is not positive.
   """
+  positive('length', length)
   if encoded is None:
     encoded = forward.encode(config, weights, delta, inputs)
   cache, step = _stepper(config, weights, delta, encoded, inputs, length)
@@ -97,10 +102,13 @@ def beam(
   beams: int = 4,
   alpha: float = 0.6,
   encoded: Float[Array, 'B S D'] | None = None,
-) -> tuple[Int[Array, 'B T'], Float[Array, 'B']]:
+) -> tuple[Int[Array, 'B T'], Float[Array, ' B']]:
   """Generates by beam search with a length penalty.
 
   score = log p(sequence) / ((5 + length) / 6)^alpha
+
+  A sequence ends only if it is among the K best continuations of its step, so
+  that one beam is greedy search.
 
   Source: Wu et al. 2016, "Google's Neural Machine Translation System", eq. 14.
 
@@ -116,7 +124,14 @@ def beam(
 
   Returns:
     (best tokens, their scores); 0 after the end token 1.
+
+  Raises:
+    ValueError: length or beams are not positive, or alpha is negative.
   """
+  positive('length', length)
+  positive('beams', beams)
+  if alpha < 0:
+    raise ValueError(f'alpha: expected a number >= 0, found {alpha}.')
   if encoded is None:
     encoded = forward.encode(config, weights, delta, inputs)
   batch, width = inputs.shape[0], beams
@@ -152,7 +167,8 @@ def beam(
     grown = jnp.take_along_axis(live, parent[..., None], axis=1)
     grown = grown.at[:, :, i].set(token)
     over = token == EOS
-    final = jnp.where(over | (i + 1 == length), top / penalty(i + 1), NEVER)
+    ends = (over | (i + 1 == length)) & (jnp.arange(2 * width) < width)
+    final = jnp.where(ends, top / penalty(i + 1), NEVER)
     pool = jnp.concatenate([best, final], axis=1)
     best, keep = jax.lax.top_k(pool, width)
     both = jnp.concatenate([ended, grown], axis=1)
@@ -172,7 +188,7 @@ def beam(
     i, _, _, log_p, _, best = carry
     # the best a live sequence can still reach, at the largest penalty
     hope = log_p[:, 0] / penalty(length)
-    return (i < length) & jnp.any(hope > best[:, -1])
+    return (i < length) & jnp.any(hope > best[:, 0])
 
   logits, cache = step(cache, jnp.zeros((batch * width, 1), jnp.int32), True)
   empty = jnp.zeros((batch, width, length), jnp.int32)

@@ -26,9 +26,14 @@ def layer_counts(config: T5Config) -> dict[str, int]:
 
 
 def variables(config: T5Config, weights: Mapping, delta: Mapping) -> dict:
-  """Returns the Flax variables; the delta is stacked if the layers are."""
+  """Returns the Flax variables; the delta is stacked if the layers are.
+
+  Raises:
+    ValueError: a leaf of the delta has no site in the backbone.
+  """
   if config.scan_layers:
     delta = sites.stack_layers(dict(delta), layer_counts(config))
+  sites.check(delta, weights)
   return {'params': weights, sites.COLLECTION: delta}
 
 

@@ -5,7 +5,6 @@ Hugging Face stores a linear map as [out, in], ours is [in, out].
 
 import json
 import pathlib
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +25,16 @@ SUBLAYERS = {
     'encoder_decoder_attention': (1, 'EncDecAttention'),
     'mlp': (2, 'DenseReluDense'),
   },
+}
+# feed_forward_proj there -> mlp_activations here; their plain `gelu` is the
+# exact one, which no T5 has
+ACTIVATIONS = {
+  'relu': ('relu',),
+  'silu': ('silu',),
+  'gelu_new': ('gelu',),
+  'gated-relu': ('relu', 'linear'),
+  'gated-silu': ('silu', 'linear'),
+  'gated-gelu': ('gelu', 'linear'),
 }
 NORMS = {
   'encoder': ('pre_attention_layer_norm', 'pre_mlp_layer_norm'),
@@ -68,9 +77,7 @@ def to_huggingface(weights: Mapping) -> dict[str, np.ndarray]:
   return out
 
 
-def from_huggingface(
-  arrays: Mapping[str, np.ndarray], like: Mapping
-) -> dict:
+def from_huggingface(arrays: Mapping[str, np.ndarray], like: Mapping) -> dict:
   """Returns a tree of ours from Hugging Face's arrays.
 
   Args:
@@ -110,25 +117,44 @@ def read(folder: pathlib.Path) -> tuple[dict, T5Config]:
   fields = json.loads(text)
   arrays = safetensors_numpy.load_file(folder / 'model.safetensors')
   config = config_from(fields, arrays)
+  if not config.logits_via_embedding:  # tied, yet without T5 1.0's scale
+    arrays.setdefault('lm_head.weight', arrays['shared.weight'])
   return from_huggingface(arrays, weights_module.expected(config)), config
 
 
 def config_from(fields: Mapping, arrays: Mapping) -> T5Config:
-  """Translates Hugging Face's `config.json`."""
+  """Translates Hugging Face's `config.json`.
+
+  The head of T5 1.0 is the embedding, with its input scaled. Transformers 5
+  writes `tie_word_embeddings` true for T5 1.1 as well, and says in
+  `scale_decoder_outputs` which of the two it is.
+
+  Raises:
+    ValueError: another family or activation, or a head of its own that is
+      scaled.
+  """
   if fields.get('model_type') not in ('t5', 'mt5'):
     raise ValueError(
       f'config.json: expected model_type t5 or mt5, found '
       f'{fields.get("model_type")!r}. Other families are not supported.'
     )
   kind = fields.get('feed_forward_proj', 'relu')
-  activation = {'gelu_new': 'gelu'}.get(
-    re.sub('^gated-', '', kind), re.sub('^gated-', '', kind)
-  )
-  gated = kind.startswith('gated-')
-  # the flag is unreliable for T5 1.1: a head of its own decides
-  tied = 'lm_head.weight' not in arrays or np.array_equal(
+  if kind not in ACTIVATIONS:
+    raise ValueError(
+      f'config.json: expected feed_forward_proj among {sorted(ACTIVATIONS)}, '
+      f'found {kind!r}. Other activations are not supported.'
+    )
+  untied = 'lm_head.weight' in arrays and not np.array_equal(
     arrays['lm_head.weight'], arrays['shared.weight']
   )
+  scaled = fields.get('scale_decoder_outputs')
+  if untied and scaled:
+    raise ValueError(
+      'config.json: expected scale_decoder_outputs false, because lm_head '
+      'differs from the embedding, found true. Set it as the model was trained.'
+    )
+  if scaled is None:
+    scaled = not untied and fields.get('tie_word_embeddings', True)
   return T5Config(
     vocab_size=arrays['shared.weight'].shape[0],
     emb_dim=fields['d_model'],
@@ -137,8 +163,8 @@ def config_from(fields: Mapping, arrays: Mapping) -> T5Config:
     mlp_dim=fields['d_ff'],
     num_encoder_layers=fields['num_layers'],
     num_decoder_layers=fields.get('num_decoder_layers') or fields['num_layers'],
-    mlp_activations=(activation, 'linear') if gated else (activation,),
-    logits_via_embedding=tied,
+    mlp_activations=ACTIVATIONS[kind],
+    logits_via_embedding=bool(scaled),
     dropout_rate=fields.get('dropout_rate', 0.1),
     relpos_buckets=fields.get('relative_attention_num_buckets', 32),
     relpos_max_distance=fields.get('relative_attention_max_distance', 128),
@@ -147,11 +173,24 @@ def config_from(fields: Mapping, arrays: Mapping) -> T5Config:
 
 
 def write(folder: pathlib.Path, weights: Mapping, config: T5Config) -> None:
-  """Writes a folder that `T5ForConditionalGeneration` can load."""
+  """Writes a folder that `T5ForConditionalGeneration` can load.
+
+  Args:
+    folder: made if it does not exist.
+    weights: with layers named one by one.
+    config: of the backbone.
+
+  Raises:
+    ValueError: Hugging Face's T5 has no such activation.
+  """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  gated = len(config.mlp_activations) == 2
-  name = config.mlp_activations[0]
+  names = {ours: name for name, ours in ACTIVATIONS.items()}
+  if config.mlp_activations not in names:
+    raise ValueError(
+      f'mlp_activations: expected one of {sorted(names)}, which Hugging Face '
+      f'has, found {config.mlp_activations}.'
+    )
   fields = {
     'architectures': ['T5ForConditionalGeneration'],
     'model_type': 't5',
@@ -162,7 +201,7 @@ def write(folder: pathlib.Path, weights: Mapping, config: T5Config) -> None:
     'num_layers': config.num_encoder_layers,
     'num_decoder_layers': config.num_decoder_layers,
     'num_heads': config.num_heads,
-    'feed_forward_proj': f'gated-{name}' if gated else name,
+    'feed_forward_proj': names[config.mlp_activations],
     'tie_word_embeddings': config.logits_via_embedding,
     'dropout_rate': config.dropout_rate,
     'relative_attention_num_buckets': config.relpos_buckets,

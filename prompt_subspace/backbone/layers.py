@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from prompt_subspace.backbone import sites
 from prompt_subspace.backbone.config import T5Config
+from prompt_subspace.deltas.base import check_names
 
 FAN_IN = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
 
@@ -105,10 +106,10 @@ class Embedder(nn.Module):
 
   def __call__(self, tokens: Int[Array, 'B L']) -> Float[Array, 'B L D']:
     """Looks the tokens up; an offset is looked up beside the table."""
-    x = jnp.take(self.embedding, tokens, axis=0).astype(self.config.dtype)
+    x = jnp.take(self.embedding, tokens, axis=0)
     offset = sites.leaf(self, 'embedding')
     if offset is None:
-      return x
+      return x.astype(self.config.dtype)
     if offset.ndim == 3:
       rows = jnp.take_along_axis(offset, tokens[..., None], axis=1)
     else:
@@ -133,6 +134,7 @@ class FeedForward(nn.Module):
   ) -> Float[Array, 'B L D']:
     """Applies the block, and the adapter that may sit behind it."""
     cfg = self.config
+    check_names('mlp_activations', cfg.mlp_activations, tuple(ACTIVATIONS))
     names = (
       ['wi']
       if len(cfg.mlp_activations) == 1
@@ -208,7 +210,7 @@ class RelativeBias(nn.Module):
 
   @nn.compact
   def __call__(
-    self, query_positions: Int[Array, 'Q'], key_positions: Int[Array, 'K']
+    self, query_positions: Int[Array, ' Q'], key_positions: Int[Array, ' K']
   ) -> Float[Array, '*B H Q K']:
     """Returns the bias of each head for each pair of positions."""
     cfg = self.config

@@ -17,6 +17,8 @@ Matrix products broadcast over the leading axis, so shared and per-example
 deltas take the same code.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -54,9 +56,7 @@ def lora(module: nn.Module, dtype) -> tuple[Array, Array] | None:
   return a.astype(dtype), b.astype(dtype)
 
 
-def adapt(
-  module: nn.Module, y: Float[Array, 'B L D']
-) -> Float[Array, 'B L D']:
+def adapt(module: nn.Module, y: Float[Array, 'B L D']) -> Float[Array, 'B L D']:
   """Applies the adapter of a sublayer: y + SiLU(y W_down) W_up.
 
   Source: Houlsby et al. 2019 (placement after the sublayer, inside the
@@ -99,6 +99,41 @@ def prefix(
     return x if x.ndim == 4 else x[None]
 
   return split(key), split(leaf(module, 'prefix_value'))
+
+
+def check(delta: Mapping, weights: Mapping) -> None:
+  """Looks for leaves of a delta that no module of the backbone would read.
+
+  Args:
+    delta: the delta, stacked if the layers are.
+    weights: of the backbone, likewise.
+
+  Raises:
+    ValueError: there are such leaves.
+  """
+  known = set(trees.flatten(weights))
+  beside = {
+    'lora_a': ('kernel',),
+    'lora_b': ('kernel',),
+    'prefix_key': ('query/kernel',),
+    'prefix_value': ('query/kernel',),
+    'adapter_down': ('out/kernel', 'wo/kernel'),
+    'adapter_up': ('out/kernel', 'wo/kernel'),
+  }
+
+  def read(path):
+    module, _, name = path.rpartition('/')
+    if name == 'prompt':
+      return module in ('encoder', 'decoder')
+    near = [f'{module}/{weight}' for weight in beside.get(name, ())]
+    return path in known or any(weight in known for weight in near)
+
+  if lost := [path for path in trees.flatten(delta) if not read(path)]:
+    raise ValueError(
+      f'delta: expected leaves at sites of the backbone, found {len(lost)} '
+      f'that nothing would read: {sorted(lost)[:3]}. Is the delta of a '
+      f'backbone with other layers? Its weights are {sorted(known)[:2]}, ...'
+    )
 
 
 def per_example(path: str, x: Array) -> bool:

@@ -127,20 +127,23 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, tokens, mask, deterministic):
-    """Returns [B, P + L, D]; the prompt's positions come first."""
+    """Returns [B, P + L, D]; the prompt's positions come first.
+
+    The mask is [B, 1, 1, L], or [B, 1, L, L] for packed inputs.
+    """
     cfg = self.config
     x = sites.prepend(self, self.embedder(tokens))
     x = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
       x, deterministic=deterministic
     )
     grow = x.shape[1] - tokens.shape[1]
-    mask = _grow(mask, grow, keys=True)
-    if mask.shape[-2] > 1:
-      mask = _grow(mask, grow, keys=False)
     relative = RelativeBias(cfg, True, name='relpos_bias')
     positions = jnp.arange(x.shape[1])
     bias = relative(positions, positions)
     prefix_bias = _prefix_bias(self, 'attention', relative, positions)
+    if mask.shape[-2] > 1:
+      _refuse_packing('encoder', grow, prefix_bias)
+    mask = _grow(mask, grow, keys=True)
     x = _run_layers(
       EncoderLayer,
       cfg,
@@ -175,11 +178,22 @@ class Decoder(nn.Module):
     decode,
     prefill,
   ):
-    """Returns float32 logits [B, T, V]."""
+    """Returns float32 logits [B, T, V].
+
+    `positions` is None if targets are packed at positions of their own.
+    """
     cfg = self.config
     y = self.embedder(tokens)
     if not decode or prefill:
       y = sites.prepend(self, y)
+    elif sites.leaf(self, 'prompt') is not None and not self.has_variable(
+      'cache', 'cache_index'
+    ):
+      raise ValueError(
+        'prefill: expected True where the decoding cache is made, because the '
+        'delta has a decoder prompt, found False. Give it there and with the '
+        'first token.'
+      )
     grow = y.shape[1] - tokens.shape[1]
     y = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
       y, deterministic=deterministic
@@ -190,14 +204,15 @@ class Decoder(nn.Module):
     else:
       tail = jnp.arange(tokens.shape[1]) if positions is None else positions
       queries = keys = jnp.concatenate([jnp.arange(grow), tail + grow])
-      mask = _grow(mask, grow, keys=True)
-      mask = _grow(mask, grow, keys=False)
-      if grow:
-        past = jnp.arange(grow)[:, None] >= jnp.arange(y.shape[1])[None, :]
-        mask = mask.at[:, :, :grow].set(past)
+      mask = _grow(_grow(mask, grow, keys=True), grow, keys=False)
+      # tokens see the whole prompt; the prompt sees its own past only
+      steps = jnp.arange(y.shape[1])
+      mask = mask & ((steps[:, None] >= grow) | (steps[:, None] >= steps))
     relative = RelativeBias(cfg, False, name='relpos_bias')
     bias = relative(queries, keys)
     prefix_bias = _prefix_bias(self, 'self_attention', relative, queries)
+    if positions is None and not decode:
+      _refuse_packing('decoder', grow, prefix_bias)
     y = _run_layers(
       DecoderLayer,
       cfg,
@@ -253,6 +268,16 @@ def _grow(mask, count, keys):
   return jnp.pad(mask, widths, constant_values=True)
 
 
+def _refuse_packing(stack, grow, prefix_bias):
+  """Packed examples would see each other's prompt, at wrong distances."""
+  if grow or prefix_bias is not None:
+    found = 'a prompt' if grow else 'a prefix with prefix_positions'
+    raise ValueError(
+      f'{stack}_segment_ids: expected no packing where the delta has {found} '
+      f'in the {stack}, found segment ids. Give every example its own row.'
+    )
+
+
 def _same_segment(queries, keys):
   return (queries[:, None, :, None] == keys[:, None, None, :]).astype(bool)
 
@@ -291,7 +316,7 @@ class T5(nn.Module):
     decoder_target_tokens: Int[Array, 'B T'] | None = None,
     encoder_segment_ids: Int[Array, 'B L'] | None = None,
     decoder_segment_ids: Int[Array, 'B T'] | None = None,
-    decoder_positions: Int[Array, 'T'] | None = None,
+    decoder_positions: Int[Array, ' T'] | None = None,
     enable_dropout: bool = True,
     decode: bool = False,
     max_decode_length: int | None = None,
@@ -324,6 +349,11 @@ class T5(nn.Module):
           'encoder_segment_ids: expected None in decoding, found an array. '
           'Unpack the inputs before decoding.'
         )
+      if decoder_segment_ids is None:
+        raise ValueError(
+          'decoder_segment_ids: expected an array beside encoder_segment_ids, '
+          'found None. Packed inputs need packed targets.'
+        )
       cross_mask = cross_mask & _same_segment(
         decoder_segment_ids, encoder_segment_ids
       )
@@ -337,8 +367,12 @@ class T5(nn.Module):
       if decoder_segment_ids is not None:
         same = _same_segment(decoder_segment_ids, decoder_segment_ids)
         mask = mask & same
-    if decoder_positions is not None and decoder_positions.ndim > 1:
+    packed = decoder_segment_ids is not None
+    known = decoder_positions is not None and decoder_positions.ndim == 1
+    if encoder_segment_ids is not None or (packed and not known):
       decoder_positions = None
+    elif not known:
+      decoder_positions = jnp.arange(decoder_input_tokens.shape[1])
     return self.decoder(
       encoded,
       decoder_input_tokens,

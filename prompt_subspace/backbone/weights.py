@@ -21,6 +21,7 @@ from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone.t5 import T5
 from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.deltas.base import Setting, check_names
 
 BUNDLED = {'mini': pathlib.Path(__file__).parent / 'mini'}
 SCALE = ':scale'
@@ -80,7 +81,7 @@ def load(
   folder = BUNDLED.get(str(name), pathlib.Path(name))
   if (folder / 'weights.safetensors').exists():
     weights, config = _read_own(folder)
-    vocabulary = vocabulary or folder / 'vocab.model'
+    vocabulary = vocabulary or _existing(folder / 'vocab.model')
   elif (folder / 'checkpoint').exists():
     weights = read_t5x(folder)
     config = infer_config(weights)
@@ -88,8 +89,7 @@ def load(
     from prompt_subspace.backbone import huggingface
 
     weights, config = huggingface.read(folder)
-    found = folder / 'spiece.model'
-    vocabulary = vocabulary or (found if found.exists() else None)
+    vocabulary = vocabulary or _existing(folder / 'spiece.model')
   else:
     raise ValueError(
       f'backbone: expected one of {sorted(BUNDLED)} or a folder with '
@@ -104,13 +104,28 @@ def load(
   )
 
 
+def _existing(path: pathlib.Path) -> pathlib.Path | None:
+  return path if path.exists() else None
+
+
 def assemble(
   name: str,
   config: configs.T5Config,
   weights: Mapping,
   vocabulary: Vocabulary | None,
 ) -> Backbone:
-  """Checks weights against a configuration and brings them into its form."""
+  """Checks weights against a configuration and brings them into its form.
+
+  Raises:
+    ValueError: names or shapes differ, a weight is not floating-point, or the
+      vocabulary has more tokens than the embedding has rows.
+  """
+  for path, x in trees.flatten(weights).items():
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise ValueError(
+        f'backbone {name}: expected floating-point weights, found {x.dtype} '
+        f'in {path}. Integers need their scales beside them.'
+      )
   dtype = jnp.dtype(config.weight_dtype)
   weights = jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), weights)
   trees.check_same(weights, expected(config), f'backbone {name}')
@@ -124,6 +139,29 @@ def assemble(
   if config.scan_layers:
     weights = sites.stack_layers(weights, forward.layer_counts(config))
   return Backbone(name, config, weights, vocabulary, mark)
+
+
+def setting(
+  backbone: Backbone, labels: tuple[tuple[int, ...], ...] = ()
+) -> Setting:
+  """Returns what a method's initialisation may read of a backbone.
+
+  Layers are named one by one, whether or not the backbone scans them. The
+  token table has its values, the other weights only their shapes.
+
+  Args:
+    backbone: to start from.
+    labels: token ids of each label text of the task, without end token.
+  """
+  table = {'token_embedder': backbone.weights['token_embedder']}
+  vocabulary = backbone.vocabulary
+  return Setting(
+    backbone.config,
+    {**expected(backbone.config), **table},
+    vocabulary.size - vocabulary.extra_ids if vocabulary else 0,
+    labels,
+    vocabulary.encode if vocabulary else None,
+  )
 
 
 def random(
@@ -150,7 +188,11 @@ def write(
     backbone: what to write.
     store: `float32`, `bfloat16`, or `int8` (matrices with one scale per
       output channel, or per row of the embedding; the rest float32).
+
+  Raises:
+    ValueError: `store` is none of these.
   """
+  check_names('store', (store,), ('float32', 'bfloat16', 'int8'))
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   counts = forward.layer_counts(backbone.config)
@@ -184,7 +226,7 @@ def _read_own(folder: pathlib.Path):
   stored = safetensors_numpy.load_file(folder / 'weights.safetensors')
   flat = {}
   for path, x in stored.items():
-    if path.endswith(SCALE):
+    if path.endswith(SCALE) and path.removesuffix(SCALE) in stored:
       continue
     scale = stored.get(path + SCALE)
     flat[path] = x if scale is None else x.astype(np.float32) * scale
@@ -227,7 +269,9 @@ def read_t5x(folder: str | pathlib.Path) -> dict:
       'driver': 'zarr',
       'kvstore': {'driver': 'file', 'path': str(path)},
     }
-    return np.asarray(tensorstore.open(spec, open=True).result().read().result())
+    return np.asarray(
+      tensorstore.open(spec, open=True).result().read().result()
+    )
 
   return read(holder['target'])
 
@@ -256,6 +300,7 @@ def infer_config(weights: Mapping) -> configs.T5Config:
   joined = shape('encoder/layers_0/attention/query/kernel')[1]
   gated = 'encoder/layers_0/mlp/wi_0/kernel' in flat
   inner = 'wi_0' if gated else 'wi'
+  shape('decoder/layers_0/encoder_decoder_attention/query/kernel')
   return configs.T5Config(
     vocab_size=vocab,
     emb_dim=width,

@@ -7,6 +7,18 @@ from prompt_subspace.deltas.lora import lora
 from prompt_subspace.deltas.prefix import prefix
 from prompt_subspace.deltas.prompt import prompt
 
+__all__ = [
+  'METHODS',
+  'Method',
+  'Setting',
+  'adapter',
+  'full',
+  'lora',
+  'make',
+  'prefix',
+  'prompt',
+]
+
 METHODS = {
   'prompt': prompt,
   'prefix': prefix,

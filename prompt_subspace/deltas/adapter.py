@@ -12,6 +12,7 @@ from prompt_subspace.deltas.base import (
   Method,
   attention_sites,
   check_names,
+  check_where,
   positive,
   stacks,
 )
@@ -42,6 +43,7 @@ def adapter(
     ValueError: an unknown name, or nothing selected.
   """
   positive('rank', rank)
+  check_where(where)
   check_names('sublayers', sublayers, SUBLAYERS)
   if not sublayers:
     raise ValueError(
@@ -73,4 +75,9 @@ def adapter(
     del batch
     return phi
 
-  return Method('adapter', init, expand)
+  settings = {
+    'rank': rank,
+    'sublayers': list(sublayers),
+    'where': list(where),
+  }
+  return Method('adapter', init, expand, settings=settings)

@@ -20,8 +20,8 @@ class Setting(NamedTuple):
 
   Attributes:
     config: the backbone's configuration (a `T5Config` or alike).
-    weights: the backbone's weights, or their shapes
-      (`jax.ShapeDtypeStruct`) for methods that do not read values.
+    weights: the backbone's weights, with layers named one by one, or their
+      shapes (`jax.ShapeDtypeStruct`) where a method does not read values.
     vocab_limit: number of pieces; rows above it are sentinels and padding.
     labels: token ids of each label text of the task, without end token.
     encode: text -> token ids.
@@ -48,12 +48,15 @@ class Method(NamedTuple):
     expand: (phi, batch) -> delta, the tree that the backbone's sites read.
       Leaves may have a leading batch axis (one delta for each example).
     reads_batch: whether `expand` looks at the batch.
+    settings: the arguments it was made with, as JSON values; for cards and
+      for telling whether two runs are of the same method.
   """
 
   name: str
   init: Callable[[Array, Setting], Phi]
   expand: Callable[[Phi, Any], Delta]
   reads_batch: bool = False
+  settings: Mapping[str, Any] = {}
 
 
 def stacks(config: Any) -> dict[str, int]:
@@ -84,7 +87,7 @@ def attention_sites(
     ValueError: an unknown kind or stack, or nothing selected.
   """
   check_names('attentions', kinds, ('self', 'cross'))
-  check_names('stacks', where, tuple(ATTENTIONS))
+  check_where(where)
   found = [
     f'{stack}/layers_{i}/{name}'
     for stack, layers in stacks(config).items()
@@ -101,20 +104,48 @@ def attention_sites(
   return found
 
 
+def flat_weights(setting: Setting) -> dict[str, Any]:
+  """Returns {path: weight or its shape} of the backbone.
+
+  Raises:
+    ValueError: the layers are stacked; deltas name them one by one.
+  """
+  flat = trees.flatten(setting.weights)
+  if stacked := [path for path in flat if '/layers/' in path]:
+    raise ValueError(
+      'weights: expected layers named one by one, as in encoder/layers_0, '
+      f'found stacked ones: {stacked[:1]}. Make the setting with '
+      'prompt_subspace.backbone.weights.setting.'
+    )
+  return flat
+
+
+def check_where(where: tuple[str, ...]) -> None:
+  """Raises ValueError unless `where` names at least one stack."""
+  check_names('where', where, tuple(ATTENTIONS))
+  if not where:
+    raise ValueError(
+      f'where: expected at least one of {tuple(ATTENTIONS)}, found none.'
+    )
+
+
 def check_names(
   argument: str, found: tuple[str, ...], known: tuple[str, ...]
 ) -> None:
   """Raises ValueError if a name is not among the known ones."""
   if unknown := sorted(set(found) - set(known)):
     raise ValueError(
-      f'{argument}: expected names among {sorted(known)}, found {unknown}.'
+      f'{argument}: expected names among {sorted(known)}, found {unknown}. '
+      'Name one of the known ones.'
     )
 
 
 def positive(argument: str, value: int) -> None:
   """Raises ValueError unless the value is a positive whole number."""
   if not isinstance(value, int) or value < 1:
-    raise ValueError(f'{argument}: expected a whole number >= 1, got {value!r}.')
+    raise ValueError(
+      f'{argument}: expected a whole number >= 1, found {value!r}.'
+    )
 
 
 def touches_encoder(delta: Mapping) -> bool:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from prompt_subspace import trees
-from prompt_subspace.deltas.base import Method
+from prompt_subspace.deltas.base import Method, flat_weights
 
 
 def full(only: tuple[str, ...] = ('',)) -> Method:
@@ -20,12 +20,12 @@ def full(only: tuple[str, ...] = ('',)) -> Method:
     at the start.
 
   Raises:
-    ValueError: nothing selected (at `init`).
+    ValueError: nothing selected, or the layers are stacked (at `init`).
   """
 
   def init(key, setting):
     del key
-    flat = trees.flatten(setting.weights)
+    flat = flat_weights(setting)
     chosen = {p: x for p, x in flat.items() if p.startswith(tuple(only))}
     if not chosen:
       raise ValueError(
@@ -40,4 +40,4 @@ def full(only: tuple[str, ...] = ('',)) -> Method:
     del batch
     return phi
 
-  return Method('full', init, expand)
+  return Method('full', init, expand, settings={'only': list(only)})

@@ -11,6 +11,8 @@ from prompt_subspace.deltas.base import (
   Method,
   attention_sites,
   check_names,
+  check_where,
+  flat_weights,
   positive,
   stacks,
 )
@@ -45,6 +47,7 @@ def lora(
     ValueError: an unknown name, or nothing selected.
   """
   positive('rank', rank)
+  check_where(where)
   check_names('projections', projections, PROJECTIONS)
   if not projections:
     raise ValueError(
@@ -52,7 +55,7 @@ def lora(
     )
 
   def init(key, setting):
-    weights = trees.flatten(setting.weights)
+    weights = flat_weights(setting)
     phi = {}
     for i, site in enumerate(_sites(setting.config)):
       fan_in, fan_out = weights[f'{site}/kernel'].shape
@@ -83,4 +86,11 @@ def lora(
       {p: scale * x if p.endswith('lora_b') else x for p, x in flat.items()}
     )
 
-  return Method('lora', init, expand)
+  settings = {
+    'rank': rank,
+    'scale': scale,
+    'projections': list(projections),
+    'attentions': list(attentions),
+    'where': list(where),
+  }
+  return Method('lora', init, expand, settings=settings)

@@ -13,6 +13,7 @@ from prompt_subspace.deltas.base import (
   ATTENTIONS,
   Method,
   attention_sites,
+  check_where,
   positive,
 )
 
@@ -21,7 +22,7 @@ def prefix(
   length: int = 20,
   hidden: int | None = 24,
   attentions: tuple[str, ...] = ('self',),
-  stacks: tuple[str, ...] = ('encoder', 'decoder'),
+  where: tuple[str, ...] = ('encoder', 'decoder'),
   scale: float = 0.02,
 ) -> Method:
   """Keys and values [P, H K] at each of the n selected attentions of a stack.
@@ -32,7 +33,7 @@ def prefix(
     length: P, prefix keys at each attention.
     hidden: d, width of the MLP; None trains keys and values directly (flat).
     attentions: of `self`, `cross`.
-    stacks: of `encoder`, `decoder`; `decoder` alone leaves the encoder
+    where: of `encoder`, `decoder`; `decoder` alone leaves the encoder
       untouched, so that its output can be computed once per example.
     scale: standard deviation of the flat draw. The MLP's matrices have
       standard deviation 1 / sqrt(fan-in), its table 1.
@@ -45,12 +46,13 @@ def prefix(
     ValueError: an argument is out of range or selects no attention.
   """
   positive('length', length)
+  check_where(where)
   if hidden is not None:
     positive('hidden', hidden)
 
   def init(key, setting):
     config = setting.config
-    sites = attention_sites(config, attentions, stacks)
+    sites = attention_sites(config, attentions, where)
     joined = config.num_heads * config.head_dim
     phi = {}
     for number, stack in enumerate(ATTENTIONS):
@@ -82,7 +84,14 @@ def prefix(
         delta[f'{site}/prefix_value'] = value
     return trees.unflatten(delta)
 
-  return Method('prefix', init, expand)
+  settings = {
+    'length': length,
+    'hidden': hidden,
+    'attentions': list(attentions),
+    'where': list(where),
+    'scale': scale,
+  }
+  return Method('prefix', init, expand, settings=settings)
 
 
 def _pairs(part):

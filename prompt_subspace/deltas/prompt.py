@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from prompt_subspace import trees
 from prompt_subspace.deltas.base import (
   Method,
   Setting,
@@ -57,6 +58,8 @@ def prompt(
   """
   check_names('start', (start,), STARTS)
   positive('length', length)
+  if decoder_length:
+    positive('decoder_length', decoder_length)
   if start == 'text' and not text.strip():
     raise ValueError("text: start='text' needs a text, found none.")
   if start == 'stored' and stored is None:
@@ -87,7 +90,16 @@ def prompt(
     del batch
     return {stack: {'prompt': vectors} for stack, vectors in phi.items()}
 
-  return Method('prompt', init, expand)
+  settings = {
+    'length': length,
+    'start': start,
+    'decoder_length': decoder_length,
+    'common': common,
+    'text': text,
+  }
+  if stored is not None:
+    settings['stored'] = trees.fingerprint({'stored': stored})
+  return Method('prompt', init, expand, settings=settings)
 
 
 def _uniform(key, length, setting, common=None):
@@ -108,7 +120,14 @@ def _vocabulary(key, length, common, setting: Setting) -> Float[Array, 'P D']:
   """
   limit = setting.vocab_limit or setting.embedding.shape[0]
   pool = min(common, limit) - 3
-  ids = 3 + jax.random.choice(key, pool, (length,), replace=length > pool)
+  if length > pool:
+    raise ValueError(
+      f'length: expected at most {max(pool, 0)} prompt vectors drawn from the '
+      f'{min(common, limit)} first pieces (common={common}; the vocabulary has '
+      f'{limit}), found {length}. Lower it, raise common, or use '
+      "start='uniform'."
+    )
+  ids = 3 + jax.random.choice(key, pool, (length,), replace=False)
   return setting.embedding[ids].astype(jnp.float32)
 
 
@@ -127,6 +146,11 @@ def _given_rows(start, text, setting):
     groups = [(i,) for i in setting.encode(text)]
   else:
     return []
+  if not all(groups):
+    raise ValueError(
+      f'labels: expected at least one token in every label text, found token '
+      f'ids {groups}. Give every label a text.'
+    )
   table = setting.embedding
   return [
     jnp.mean(table[np.asarray(g)].astype(jnp.float32), axis=0) for g in groups

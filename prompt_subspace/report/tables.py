@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prompt_subspace.report.results import Row
+from prompt_subspace.training.results import Row
 
 Grid = list[list[str]]
 

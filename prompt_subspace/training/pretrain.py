@@ -7,10 +7,8 @@ trained with Muon (Jordan et al. 2024), everything else with AdamW.
 """
 
 import functools
-import json
 import pathlib
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,11 +18,17 @@ import optax
 from optax import contrib
 
 from prompt_subspace import objectives, trees
-from prompt_subspace.backbone import config as backbone_config
+from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.t5 import T5
-from prompt_subspace.data import corpus
+from prompt_subspace.data import arrays as task_arrays
+from prompt_subspace.data import batches, corpus, mixtures
+from prompt_subspace.data import tasks as task_names
+from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.training import job
 from prompt_subspace.training.checkpoints import Checkpoints
+from prompt_subspace.training.progress import Progress
 
 
 class State(NamedTuple):
@@ -78,9 +82,7 @@ def optimizer(
   )
 
 
-def initial_weights(
-  model: T5, stream: corpus.Stream, seed: int
-) -> dict:
+def initial_weights(model: T5, stream: corpus.Stream, seed: int) -> dict:
   """Draws weights; embedding and head from the corpus's co-occurrences."""
   cfg = model.config
   tokens = jnp.ones((1, 8), jnp.int32)
@@ -124,17 +126,245 @@ def make_step(model: T5, tx: optax.GradientTransformation):
   return step
 
 
-def validation(model: T5, weights, batches: dict[str, dict]) -> dict:
-  """Returns the mean token loss of each named batch."""
-  evaluate = jax.jit(
-    lambda w, b: objectives.cross_entropy(
-      model.apply(
-        {'params': w},
-        b['inputs'],
-        objectives.shift_right(b['targets']),
-        enable_dropout=False,
-      ),
-      b['targets'],
-    )[0]
+class Sources(NamedTuple):
+  """What batches are drawn from: plain text and, maybe, tasks.
+
+  Attributes:
+    stream: tokens of the corpus.
+    vocabulary: of the backbone.
+    tasks: pairs (inputs [n, L], targets [n, T]), one for each task.
+    rates: how often each task is drawn.
+  """
+
+  stream: corpus.Stream
+  vocabulary: Vocabulary
+  tasks: list[tuple[np.ndarray, np.ndarray]]
+  rates: np.ndarray
+
+
+class Mix(NamedTuple):
+  """Shapes and shares of the batches.
+
+  Attributes:
+    batch_size: examples per update.
+    length: tokens of inputs and targets of plain text.
+    task_share: share of updates that train on tasks.
+    task_length: longest input of a task; longer ones are cut.
+    task_target: longest target of a task.
+    task_limit: K of examples-proportional mixing.
+  """
+
+  batch_size: int = 64
+  length: int = 48
+  task_share: float = 0.0
+  task_length: int = 64
+  task_target: int = 16
+  task_limit: int = 4000
+
+
+def draw(sources: Sources, mix: Mix, seed: int, number: int) -> dict:
+  """Returns the batch of one update; a function of its arguments alone."""
+  rng = np.random.default_rng((seed, number))
+  if number * batches.GOLDEN % 1.0 < mix.task_share and sources.tasks:
+    return draw_tasks(sources, mix, rng)
+  return corpus.denoising_batch(
+    sources.stream,
+    sources.vocabulary,
+    rng,
+    size=mix.batch_size,
+    length=mix.length,
   )
-  return {name: float(evaluate(weights, b)) for name, b in batches.items()}
+
+
+def draw_tasks(sources: Sources, mix: Mix, rng: np.random.Generator) -> dict:
+  """Returns a batch of task examples, tasks drawn by their rates."""
+  which = rng.choice(len(sources.tasks), mix.batch_size, p=sources.rates)
+  rows = []
+  for number in which:
+    inputs, targets = sources.tasks[number]
+    i = int(rng.integers(len(inputs)))
+    rows.append((inputs[i], targets[i]))
+  return {
+    'inputs': corpus.pad([r[0] for r in rows], mix.task_length),
+    'targets': corpus.pad([r[1] for r in rows], mix.task_target),
+  }
+
+
+def read_sources(
+  texts: Sequence[str],
+  tasks: Mapping[str, TaskArrays],
+  split: str,
+  vocabulary: Vocabulary,
+  cache: pathlib.Path,
+  limit: int,
+) -> Sources:
+  """Reads and tokenises what batches are drawn from."""
+  pairs = [
+    (t.splits[split].inputs, t.splits[split].targets) for t in tasks.values()
+  ]
+  counts = [len(p[0]) for p in pairs]
+  rates = mixtures.rates(counts, limit) if pairs else np.zeros(0)
+  stream = corpus.tokenise(texts, vocabulary, cache)
+  return Sources(stream, vocabulary, pairs, rates)
+
+
+def validation_batches(sources: Sources, mix: Mix) -> dict[str, dict]:
+  """Returns the fixed batches that the validation losses are taken on."""
+  whole = mix._replace(batch_size=128)
+  out = {
+    name: corpus.denoising_batch(
+      sources.stream,
+      sources.vocabulary,
+      np.random.default_rng(seed),
+      size=128,
+      length=mix.length,
+      span_share=share,
+    )
+    for name, seed, share in (('spans', 7, 1.0), ('prefix', 8, 0.0))
+  }
+  if sources.tasks:
+    out['tasks'] = draw_tasks(sources, whole, np.random.default_rng(9))
+  return out
+
+
+def make_validation(model: T5):
+  """Returns the compiled token loss (weights, batch) -> loss."""
+
+  @jax.jit
+  def evaluate(weights, batch):
+    logits = model.apply(
+      {'params': weights},
+      batch['inputs'],
+      objectives.shift_right(batch['targets']),
+      enable_dropout=False,
+    )
+    return objectives.cross_entropy(logits, batch['targets'])[0]
+
+  return evaluate
+
+
+def pretrain(
+  texts: Sequence[str],
+  held_out: Sequence[str],
+  out: str,
+  steps: int,
+  size: str = 'mini',
+  vocabulary: str | None = None,
+  pieces: int = 8000,
+  mix: Mix = Mix(),
+  tasks: Sequence[str] = (),
+  data_dir: str | None = None,
+  rate: float = 2e-3,
+  warmup: int = 100,
+  decay: float = 0.3,
+  seed: int = 0,
+  evaluate_every: int = 250,
+  store: str = 'bfloat16',
+) -> job.Job:
+  """Plans the pre-training of a backbone from plain text.
+
+  Args:
+    texts: files of plain text, blank lines between documents.
+    held_out: files for the validation loss.
+    out: folder of checkpoints, log and the finished backbone.
+    steps: updates; more of them continue a folder that has fewer.
+    size: name of a configuration; its vocabulary size bounds the pieces.
+    vocabulary: sentencepiece model; None trains one on `texts`.
+    pieces: of the trained vocabulary.
+    mix: shapes and shares of the batches.
+    tasks: supervised tasks to mix in. No study should use them as targets.
+    data_dir: their folder.
+    rate: learning rate.
+    warmup: updates of linear warm-up.
+    decay: share of the updates, at the end, over which the rate falls to 2%.
+    seed: of weights and batches.
+    evaluate_every: updates between validation losses and checkpoints.
+    store: how the finished weights are stored, see `weights.write`.
+
+  Returns:
+    The job. It leaves `out/log.csv` and `out/backbone/`, a folder that
+    `weights.load` reads.
+  """
+  folder = pathlib.Path(out)
+  for path in (*texts, *held_out):
+    if not pathlib.Path(path).is_file():
+      raise ValueError(
+        f'texts: expected a file of plain text, found no {path}.'
+      )
+  config = configs.sized(size, dropout_rate=0.0)
+  found = {name: task_names.find(name, data_dir) for name in tasks}
+  plan = (
+    f'backbone   {size}, {trees.size(backbones.expected(config)):,} parameters'
+    f'\ntext       {len(texts)} files, {len(held_out)} held out'
+    f'\ntasks      {", ".join(found) or "none"}'
+    f'\nsteps      {steps}, checkpoints in {folder}'
+  )
+
+  def run():
+    tokens = (
+      Vocabulary(vocabulary)
+      if vocabulary
+      else _vocabulary(texts, folder / 'vocab.model', pieces)
+    )
+    arrays = {
+      name: task_arrays.prepare(
+        task, tokens, folder / 'cache', mix.task_length, mix.task_target
+      )
+      for name, task in found.items()
+    }
+    train, check = (
+      read_sources(files, arrays, split, tokens, folder, mix.task_limit)
+      for files, split in ((texts, 'train'), (held_out, 'validation'))
+    )
+    tx = optimizer(rate, warmup, int(steps * (1 - decay)), steps)
+    weights = _train(
+      T5(config), tx, train, check, mix, folder, steps, seed, evaluate_every
+    )
+    backbone = backbones.assemble(size, config, weights, tokens)
+    backbones.write(folder / 'backbone', backbone, store)
+
+  record = {'texts': list(texts), 'tasks': list(tasks), 'steps': steps}
+  return job.Job(folder, plan, record, run)
+
+
+def _vocabulary(texts, path: pathlib.Path, pieces: int) -> Vocabulary:
+  if path.exists():
+    return Vocabulary(path)
+  return corpus.train_vocabulary(texts, path, pieces)
+
+
+def _train(model, tx, train, check, mix, folder, steps, seed, every):
+  """Runs the updates from the last checkpoint on; returns the weights."""
+  weights = initial_weights(model, train.stream, seed)
+  state = State(weights, tx.init(weights), jnp.zeros((), jnp.int32))
+  checkpoints = Checkpoints(folder / 'checkpoints')
+  stored = checkpoints.restore(state)
+  state = stored[1] if stored else state
+  step, evaluate = make_step(model, tx), make_validation(model)
+  held_out = validation_batches(check, mix)
+  at, losses = int(state.step), []
+  log = folder / 'log.csv'
+  with Progress(steps, 'pre-training', folder / 'tensorboard', start=at) as bar:
+    while at < steps:
+      state, value = step(state, draw(train, mix, seed, at))
+      losses.append(value)
+      at += 1
+      if at % every and at < steps:
+        if len(losses) == 25:
+          examples = 25 * mix.batch_size
+          bar.update(at, examples, {'loss': jnp.stack(losses).mean()})
+          losses = []
+        continue
+      checkpoints.save(at, state)
+      found = {
+        name: float(evaluate(state.weights, b)) for name, b in held_out.items()
+      }
+      bar.update(at, 0, {f'validation/{n}': v for n, v in found.items()})
+      new = not log.exists()
+      with log.open('a', encoding='utf-8') as file:
+        if new:
+          file.write(','.join(['step', *found]) + '\n')
+        file.write(','.join([str(at), *(f'{v:.4f}' for v in found.values())]))
+        file.write('\n')
+  checkpoints.close()
+  return state.weights

@@ -39,10 +39,10 @@ class State(NamedTuple):
   phi: PyTree
   optimizer: PyTree
   best: PyTree
-  best_score: Float[Array, 'W']
-  best_step: Int[Array, 'W']
-  alive: Bool[Array, 'W']
-  stopped: Int[Array, 'W']
+  best_score: Float[Array, ' W']
+  best_step: Int[Array, ' W']
+  alive: Bool[Array, ' W']
+  stopped: Int[Array, ' W']
 
 
 def row_key(seed: int, row_id: str) -> tuple[int, int]:
@@ -160,22 +160,15 @@ def value_and_grad(
     weighted = jax.tree.map(lambda x: x * weight, (new, grads))
     return jax.tree.map(jnp.add, carry, (weight, weighted)), None
 
-  shapes = jax.eval_shape(
-    lambda: add_shapes(run, phi, jax.tree.map(lambda x: x[0], parts), key)
-  )
-  zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  first = jax.tree.map(lambda x: x[0], parts)
+  (_, metrics), _ = jax.eval_shape(run, phi, first, key)
+  zero = (0.0, ({m: 0.0 for m in ('loss', *metrics) if m != 'weight'}, phi))
+  zero = jax.tree.map(jnp.zeros_like, zero)
   numbers = jnp.arange(size // microbatch)
   (weight, total), _ = jax.lax.scan(add, zero, (numbers, parts))
   safe = jnp.maximum(weight, 1e-9)
   means, grads = jax.tree.map(lambda x: x / safe, total)
   return means.pop('loss'), {**means, 'weight': weight}, grads
-
-
-def add_shapes(run, phi, part, key):
-  """What a microbatch adds up: its weight, its metrics and its gradient."""
-  (loss, metrics), grads = run(phi, part, key)
-  rest = {**metrics, 'loss': loss}
-  return rest.pop('weight'), (rest, grads)
 
 
 def make_step(
@@ -224,9 +217,7 @@ def make_step(
       (state.phi, state.optimizer),
     )
     stopped = jnp.where(state.alive & ~finite, number, state.stopped)
-    new = state._replace(
-      phi=phi, optimizer=inner, alive=alive, stopped=stopped
-    )
+    new = state._replace(phi=phi, optimizer=inner, alive=alive, stopped=stopped)
     return new, {**metrics, 'loss': loss}
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -243,7 +234,7 @@ def make_step(
 
 @functools.partial(jax.jit, donate_argnums=0)
 def keep_best(
-  state: State, scores: Float[Array, 'W'], number: Int[Array, '']
+  state: State, scores: Float[Array, ' W'], number: Int[Array, '']
 ) -> State:
   """Keeps phi of the rows whose validation score is above their best."""
   better = (scores > state.best_score) & state.alive

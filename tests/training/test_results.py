@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from prompt_subspace.report import results
+from prompt_subspace.training import results
 
 
 def run(**values):

@@ -1,0 +1,1 @@
+"""The bank: stored deltas with their cards."""

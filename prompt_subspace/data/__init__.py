@@ -1,0 +1,1 @@
+"""SeqIO tasks and folders of files become token arrays, mixtures and splits."""

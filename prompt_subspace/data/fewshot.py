@@ -1,0 +1,163 @@
+"""Few-shot splits: k examples per class, or k in all, kept as index files.
+
+The split is drawn from the training split, train and validation disjoint, as
+in Gao et al. 2021 (LM-BFF, section 3). Its file holds row numbers and the
+checksum of the rows' texts: it stays valid for another vocabulary and is
+refused for other rows.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from prompt_subspace.data.arrays import Arrays, TaskArrays, assemble
+from prompt_subspace.data.orders import order
+
+
+class FewShot(NamedTuple):
+  """Which rows of a task's training split a few-shot run uses.
+
+  Attributes:
+    task: its name.
+    k: examples per class (classification) or per set (otherwise).
+    seed: of the draw.
+    rows: checksum of the training split's texts, `record['rows']['train']`.
+    train: sorted row numbers.
+    validation: sorted row numbers, none of them in train.
+  """
+
+  task: str
+  k: int
+  seed: int
+  rows: str
+  train: tuple[int, ...]
+  validation: tuple[int, ...]
+
+
+def draw(task: TaskArrays, k: int, seed: int) -> FewShot:
+  """Draws k training and k validation examples, of each class if any.
+
+  The draw depends on the task's name, the seed and the rows alone, not on the
+  machine or the vocabulary.
+
+  Args:
+    task: prepared arrays with a training split.
+    k: per class for classification, in all otherwise.
+    seed: 0, 1, ...
+
+  Raises:
+    ValueError: fewer than 2 k examples of a class (or in all).
+  """
+  if k < 1:
+    raise ValueError(f'k: expected 1 or more examples, found {k}.')
+  labels = task.splits['train'].labels
+  if task.kind == 'classification':
+    groups = {text: labels == i for i, text in enumerate(task.label_texts)}
+  else:
+    groups = {'all': np.ones(len(labels), bool)}
+  train, validation = [], []
+  for name, members in groups.items():
+    rows = np.flatnonzero(members)
+    if len(rows) < 2 * k:
+      raise ValueError(
+        f'k: task {task.name!r} has {len(rows)} training examples of {name!r}, '
+        f'expected at least {2 * k} ({k} to train, {k} to validate); use '
+        f'k = {len(rows) // 2} or less.'
+      )
+    rows = rows[order(len(rows), 'fewshot', task.name, seed, name)]
+    train += rows[:k].tolist()
+    validation += rows[k : 2 * k].tolist()
+  return FewShot(
+    task.name,
+    k,
+    seed,
+    task.record['rows']['train'],
+    tuple(sorted(train)),
+    tuple(sorted(validation)),
+  )
+
+
+def apply(task: TaskArrays, split: FewShot) -> TaskArrays:
+  """The task with the few-shot train and validation; the test stays.
+
+  Raises:
+    ValueError: the split was drawn from another task or other rows.
+  """
+  _check_match(task, split)
+  train = task.splits['train']
+  few = {
+    'train': subset(train, np.array(split.train)),
+    'validation': subset(train, np.array(split.validation)),
+  }
+  splits = task.splits | few
+  request = task.record['request'] | {'fewshot': json.loads(_as_json(split))}
+  return assemble(request, splits, {'rows': task.record['rows']})
+
+
+def subset(arrays: Arrays, indices: Int[np.ndarray, ' K']) -> Arrays:
+  """The rows of a split at these indices, in this order."""
+  choices = arrays.choices
+  if choices is not None and choices.ndim == 3:
+    choices = choices[indices]
+  return Arrays(
+    arrays.inputs[indices],
+    arrays.targets[indices],
+    arrays.labels[indices],
+    choices,
+    [arrays.references[i] for i in indices],
+  )
+
+
+def save(split: FewShot, path: str | pathlib.Path) -> None:
+  """Writes a split as JSON."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(_as_json(split), encoding='utf-8')
+
+
+def load(path: str | pathlib.Path, task: TaskArrays) -> FewShot:
+  """Reads a split back for the task that it was drawn from.
+
+  Raises:
+    ValueError: naming the file: not a split, drawn from another task or from
+      other rows, or with row numbers that it cannot have.
+  """
+  path = pathlib.Path(path)
+  try:
+    fields = json.loads(path.read_text(encoding='utf-8'))
+    split = FewShot(**fields)
+    split = split._replace(
+      train=tuple(split.train), validation=tuple(split.validation)
+    )
+    _check_match(task, split)
+  except (OSError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path}: {error} Draw the split again with fewshot.draw.'
+    ) from error
+  return split
+
+
+def _as_json(split: FewShot) -> str:
+  return json.dumps(split._asdict(), indent=1)
+
+
+def _check_match(task: TaskArrays, split: FewShot) -> None:
+  """Raises unless the split can have been drawn from these arrays."""
+  if split.task != task.name:
+    raise ValueError(
+      f'the split was drawn from {split.task!r}, expected {task.name!r}.'
+    )
+  if split.rows != task.record['rows']['train']:
+    raise ValueError(
+      f'the split was drawn from other rows of {task.name!r}: expected '
+      f'checksum {task.record["rows"]["train"]}, found {split.rows}.'
+    )
+  rows = [*split.train, *split.validation]
+  count = len(task.splits['train'].labels)
+  if len(set(rows)) < len(rows) or not all(0 <= i < count for i in rows):
+    raise ValueError(
+      f'expected different row numbers below {count} in train and validation.'
+    )

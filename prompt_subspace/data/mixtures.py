@@ -1,0 +1,159 @@
+"""Examples-proportional mixtures of tasks with a size limit.
+
+Raffel et al. 2020 (T5), section 3.5.2: task i is drawn at the rate
+min(n_i, K) / sum_j min(n_j, K), so that no task outweighs the others by more
+than its limit K. SPoT (Vu et al. 2022) uses K = 2^19.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from prompt_subspace.data.arrays import Arrays, TaskArrays, assemble
+from prompt_subspace.data.orders import order
+
+
+def rates(counts: Sequence[int], limit: int) -> Float[np.ndarray, ' tasks']:
+  """min(n_i, K) / sum_j min(n_j, K).
+
+  Args:
+    counts: n_i, training examples of each task.
+    limit: K, in examples.
+
+  Raises:
+    ValueError: no tasks, an empty one, or a limit below 1.
+  """
+  if limit < 1:
+    raise ValueError(f'limit: expected 1 or more examples, found {limit}.')
+  if not counts or min(counts) < 1:
+    raise ValueError(
+      f'counts: expected the size of each task, at least 1, found '
+      f'{list(counts)}.'
+    )
+  capped = np.minimum(counts, limit)
+  return capped / capped.sum()
+
+
+def plan(
+  counts: Sequence[int], limit: int, seed: int, size: int
+) -> Int[np.ndarray, 'size 2']:
+  """Which example stands where in a mixture of `size` examples.
+
+  The tasks get their shares exactly: size * rate, rounded so that the shares
+  add up to size (largest remainders first). A task's examples are taken in
+  random orders, each once before any is taken again; then all are shuffled.
+
+  Args:
+    counts: see `rates`.
+    limit: K.
+    seed: of the orders.
+    size: of the mixture, in examples.
+
+  Returns:
+    rows of (number of the task, number of its example).
+  """
+  wanted = size * rates(counts, limit)
+  shares = np.floor(wanted).astype(int)
+  rest = np.argsort(shares - wanted, kind='stable')[: size - shares.sum()]
+  shares[rest] += 1
+  pieces = []
+  for i, (count, share) in enumerate(zip(counts, shares, strict=True)):
+    rounds = [
+      order(count, 'mixture', seed, i, r) for r in range(-(-share // count))
+    ]
+    examples = np.concatenate([np.zeros(0, int), *rounds])[:share]
+    pieces.append(np.stack([np.full(share, i), examples], axis=1))
+  return np.concatenate(pieces)[order(size, 'mixture', seed)]
+
+
+def mix(
+  tasks: Sequence[TaskArrays],
+  limit: int,
+  seed: int,
+  size: int | None = None,
+  name: str = 'mixture',
+) -> TaskArrays:
+  """A training split drawn from the training splits of several tasks.
+
+  Args:
+    tasks: prepared with one vocabulary.
+    limit: K, in examples; see `rates`.
+    seed: of the draw.
+    size: examples in the mixture; by default sum_i min(n_i, K), at which every
+      task gives min(n_i, K) different examples.
+    name: of the mixture.
+
+  Returns:
+    TaskArrays of kind generation with the split 'train' alone: text in, text
+    out, without labels and choices. Its record lists `rates` and `shares`.
+
+  Raises:
+    ValueError: no tasks, two of one name, or different vocabularies.
+  """
+  _check_tasks(tasks)
+  parts = [task.splits['train'] for task in tasks]
+  counts = [len(part.labels) for part in parts]
+  share_of = rates(counts, limit).tolist()
+  if size is None:
+    size = int(np.minimum(counts, limit).sum())
+  if size < 1:
+    raise ValueError(f'size: expected 1 or more examples, found {size}.')
+  which = plan(counts, limit, seed, size)
+  train = Arrays(
+    _gather([part.inputs for part in parts], which),
+    _gather([part.targets for part in parts], which),
+    np.full(size, -1, np.int32),
+    None,
+    [parts[i].references[j] for i, j in which],
+  )
+  names = [task.name for task in tasks]
+  shares = np.bincount(which[:, 0], minlength=len(tasks)).tolist()
+  request = {f: tasks[0].record['request'][f] for f in _SHARED} | {
+    'task': name,
+    'kind': 'generation',
+    'metrics': ['exact_match'],
+    'label_texts': None,
+    'mixture': {task.name: task.record['key'] for task in tasks},
+    'limit': limit,
+    'seed': seed,
+    'size': size,
+  }
+  facts = {
+    'rates': dict(zip(names, share_of, strict=True)),
+    'shares': dict(zip(names, shares, strict=True)),
+  }
+  return assemble(request, {'train': train}, facts)
+
+
+# What the requests of the tasks of one mixture must agree on.
+_SHARED = ('vocabulary', 'extra_ids')
+
+
+def _check_tasks(tasks: Sequence[TaskArrays]) -> None:
+  names = [task.name for task in tasks]
+  if len(set(names)) < len(names) or not names:
+    raise ValueError(
+      f'tasks: expected one or more tasks of different names, found {names}.'
+    )
+  for task in tasks:
+    for field in _SHARED:
+      expected = tasks[0].record['request'][field]
+      found = task.record['request'][field]
+      if found != expected:
+        raise ValueError(
+          f'tasks: {task.name!r} was prepared with {field} {found}, '
+          f'{names[0]!r} with {expected}; prepare both with one vocabulary.'
+        )
+
+
+def _gather(
+  parts: Sequence[Int[np.ndarray, 'n l']], which: Int[np.ndarray, 'size 2']
+) -> Int[np.ndarray, 'size L']:
+  """Row (i, j) of which: row j of part i, padded to the widest part used."""
+  width = max(part.shape[1] for part in parts)
+  gathered = np.zeros((len(which), width), np.int32)
+  for i, part in enumerate(parts):
+    places = np.flatnonzero(which[:, 0] == i)
+    gathered[places, : part.shape[1]] = part[which[places, 1]]
+  return gathered

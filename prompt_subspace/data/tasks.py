@@ -1,0 +1,257 @@
+"""Task names: which folder, template or SeqIO task a name stands for.
+
+A name is looked up as a folder with a `task.json`, in the tables of templates,
+among the small tasks that the package carries, and in SeqIO's registries.
+"""
+
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from prompt_subspace.data import files
+from prompt_subspace.data.templates import Example, Template
+from prompt_subspace.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+  import seqio
+
+DEMO = pathlib.Path(__file__).parent / 'demo'
+# A SeqIO task brings its own text: its template only adds labels and metrics.
+PLAIN = Template('{inputs}', '{targets}')
+
+_templates: dict[str, Template] = {}
+
+
+class Task(NamedTuple):
+  """What a name stands for.
+
+  Attributes:
+    name: as the user gives it.
+    folder: of the split files; None for a task of SeqIO's registries.
+    template: how rows read; over `inputs` and `targets` when folder is None.
+  """
+
+  name: str
+  folder: pathlib.Path | None
+  template: Template
+
+
+def register_templates(table: Mapping[str, Template]) -> None:
+  """Makes the tasks of a table known by name.
+
+  Args:
+    table: task name -> template. A name stands for the folder of that name in
+      the user's data_dir, or for the SeqIO task of that name; for the latter
+      the template is Template('{inputs}', '{targets}', labels=..., ...).
+
+  Raises:
+    ValueError: another template has the name already.
+  """
+  for name, template in table.items():
+    if _templates.setdefault(name, template) != template:
+      raise ValueError(
+        f'table: {name!r} is registered with another template already; rename '
+        f'one of the two tasks.'
+      )
+
+
+def find(name: str, data_dir: str | pathlib.Path | None = None) -> Task:
+  """Resolves a task name; the first of these that exists.
+
+  1. the folder `data_dir/name` with a `task.json`;
+  2. the folder `data_dir/name` with a template registered under the name;
+  3. with data_dir None or 'demo': a task that the package carries;
+  4. a task or mixture of SeqIO's registries (its module must be imported).
+
+  Args:
+    name: of the task.
+    data_dir: folder of task folders; None or 'demo' for the embedded ones.
+
+  Raises:
+    ValueError: no such data_dir, a task.json with a mistake, a folder without
+      template, a template without folder, or an unknown name.
+  """
+  root = _root(data_dir)
+  folder = root / name
+  if name and (folder / 'task.json').is_file():
+    return Task(name, folder, Template.from_json(folder / 'task.json'))
+  template = _templates.get(name)
+  if template and folder.is_dir():
+    return Task(name, folder, template)
+  if name in _seqio_names():
+    return Task(name, None, template or PLAIN)
+  raise ValueError(_not_found(name, root))
+
+
+def seqio_task(
+  name: str,
+  folder: str | pathlib.Path,
+  template: Template,
+  vocabulary: Vocabulary,
+  splits: Sequence[str] = files.SPLITS,
+  register: bool = True,
+) -> 'seqio.Task':
+  """Turns a folder of split files into a SeqIO task (imports TensorFlow).
+
+  Examples have the features `inputs` and `targets` (token ids that end with
+  EOS, trimmed to the sequence length asked for), their texts as
+  `inputs_pretokenized` and `targets_pretokenized`, and for evaluation `label`
+  (index of the right choice or -1), `choices` (texts; empty unless multiple
+  choice) and `references` (accepted target texts).
+
+  Args:
+    name: for SeqIO: letters, digits and `_.:#`.
+    folder: see `files.examples`.
+    template: how rows read, and the metrics.
+    vocabulary: of the backbone.
+    splits: which files to offer.
+    register: whether to add it to `seqio.TaskRegistry`.
+
+  Raises:
+    ValueError: bad data, see `files.examples`; SeqIO's own for the name.
+  """
+  import seqio
+
+  counts = {s: len(files.examples(folder, s, template)) for s in splits}
+  feature = seqio.Feature(vocabulary.seqio(), add_eos=True)
+  task = seqio.Task(
+    name,
+    source=seqio.FunctionDataSource(
+      _dataset_fn(folder, template), splits, num_input_examples=counts
+    ),
+    output_features={'inputs': feature, 'targets': feature},
+    preprocessors=[
+      seqio.preprocessors.tokenize,
+      seqio.preprocessors.append_eos_after_trim,
+    ],
+    postprocess_fn=_postprocess_fn(template.kind),
+    metric_fns=[_metric_fn(metric) for metric in template.metrics],
+  )
+  if register:
+    seqio.TaskRegistry.add_provider(name, task)
+  return task
+
+
+def _references(examples: Sequence[Example], kind: str) -> list[list[str]]:
+  """The accepted target texts of each example.
+
+  For generation: the targets of every example with the same input, its own
+  first, as sets with several answers per question spread them over rows.
+  """
+  if kind != 'generation':
+    return [[e.target] for e in examples]
+  accepted: dict[str, dict[str, None]] = {}
+  for e in examples:
+    accepted.setdefault(e.input, {})[e.target] = None
+  return [list({e.target: None} | accepted[e.input]) for e in examples]
+
+
+def _dataset_fn(folder: str | pathlib.Path, template: Template):
+  """A function for `seqio.FunctionDataSource` that yields rendered rows."""
+
+  def dataset_fn(split: str, shuffle_files: bool = False, seed=None):
+    import tensorflow as tf
+
+    def texts(lists):
+      return tf.ragged.constant(lists, tf.string, ragged_rank=1)
+
+    # SeqIO shuffles examples itself; a split is one file, so neither
+    # shuffle_files nor seed has anything left to do.
+    rows = files.examples(folder, split, template)
+    return tf.data.Dataset.from_tensor_slices(
+      {
+        'inputs': [row.input for row in rows],
+        'targets': [row.target for row in rows],
+        'label': tf.constant([row.label for row in rows], tf.int32),
+        'choices': texts([row.choices or () for row in rows]),
+        'references': texts(_references(rows, template.kind)),
+      }
+    )
+
+  return dataset_fn
+
+
+def _postprocess_fn(kind: str):
+  """Targets for the metrics: accepted texts in generation, else one text."""
+
+  def postprocess(decoded, example=None, is_target=False):
+    if not is_target or kind != 'generation':
+      return decoded.decode() if isinstance(decoded, bytes) else decoded
+    return [text.decode() for text in example['references']]
+
+  return postprocess
+
+
+def _metric_fn(name: str):
+  """One metric as SeqIO calls it."""
+
+  def metric(targets, predictions):
+    from prompt_subspace.evaluation.metrics import METRICS
+
+    return {name: METRICS[name](targets, predictions)}
+
+  return metric
+
+
+def _root(data_dir: str | pathlib.Path | None) -> pathlib.Path:
+  if data_dir is None or str(data_dir) == 'demo':
+    return DEMO
+  root = pathlib.Path(data_dir)
+  if not root.is_dir():
+    raise ValueError(
+      f'data_dir: expected a folder of task folders, found none at {root}; '
+      f"give its path, or 'demo' for the tasks that the package carries."
+    )
+  return root
+
+
+def _seqio_names() -> list[str]:
+  # Whoever registered a task has imported seqio: if nobody has, its
+  # registries are empty and importing it (and TensorFlow) would tell nothing.
+  seqio = sys.modules.get('seqio')
+  if seqio is None:
+    return []
+  return sorted(seqio.TaskRegistry.names() | seqio.MixtureRegistry.names())
+
+
+def _not_found(name: str, root: pathlib.Path) -> str:
+  """The error for a name that stands for nothing, with the fix."""
+  folder = root / name
+  if name in _templates and root == DEMO:
+    return (
+      f'task {name!r} needs data: pass data_dir, the folder that holds '
+      f'{name}/train.tsv; without it only the embedded tasks are found: '
+      f'{", ".join(_folders(DEMO))}.'
+    )
+  if name in _templates:
+    return (
+      f'task {name!r}: expected its split files in {folder}, found no such '
+      f'folder; its template is known, data_dir must be the folder above it.'
+    )
+  if name and folder.is_dir():
+    return (
+      f'task {name!r}: {folder} has no task.json and no template of this name '
+      f'is registered; write a task.json with input and target, or import the '
+      f'module that registers its template.'
+    )
+  known = {
+    f'in {"the package" if root == DEMO else root}': _folders(root),
+    "in SeqIO's registries": _seqio_names(),
+  }
+  listed = '; '.join(f'{k}: {", ".join(v)}' for k, v in known.items() if v)
+  return (
+    f'unknown task {name!r}; the known ones are {listed or "none"}. A task of '
+    f'your own is a folder in data_dir with a task.json; a task of SeqIO is '
+    f'known once its module is imported.'
+  )
+
+
+def _folders(root: pathlib.Path) -> list[str]:
+  """The names of the task folders in root that `find` resolves."""
+  return sorted(
+    path.name
+    for path in root.glob('*')
+    if (path / 'task.json').is_file()
+    or (path.is_dir() and path.name in _templates)
+  )

@@ -1,0 +1,209 @@
+"""Predictions of many rows: ranked choices or generated text, and scores."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from prompt_subspace.backbone import decode, forward
+from prompt_subspace.backbone.config import T5Config
+from prompt_subspace.data import batches
+from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.evaluation.metrics import METRICS, UndefinedMetric
+from prompt_subspace.training import rows as stack_rows
+
+# float32 logits of one evaluation batch stay below this many bytes
+LOGITS_BYTES = 128 * 2**20
+
+
+class Predictor(NamedTuple):
+  """The two compiled functions that evaluate a method.
+
+  Attributes:
+    rank: (frozen, phi, rows [w], batch, choices) -> index of the most likely
+      choice, [w, B]. `rows` picks rows of the stacked phi.
+    generate: (frozen, phi, rows [w], batch, length) -> tokens [w, B, T].
+  """
+
+  rank: Callable[..., Array]
+  generate: Callable[..., Array]
+
+
+def make_predictor(
+  config: T5Config,
+  expand: Callable[[Any, Mapping], Mapping],
+  chunk: int | None = None,
+  beams: int = 1,
+) -> Predictor:
+  """Compiles (on first use) the evaluation of a method on a backbone.
+
+  Args:
+    config: of the backbone.
+    expand: the method's.
+    chunk: rows computed at once; None suits the device.
+    beams: width of beam search; 1 generates greedily.
+  """
+
+  def each_row(function, phi, rows):
+    def one(i):
+      return function(jax.tree.map(lambda x: x[i], phi))
+
+    size = chunk or stack_rows.chunk_size(rows.shape[0])
+    return stack_rows.map_rows(one, rows, size)
+
+  @jax.jit
+  def rank(frozen, phi, rows, batch, choices):
+    def one(row_phi):
+      delta = expand(row_phi, batch)
+      scores = forward.choice_scores(config, frozen, delta, batch, choices)
+      return jnp.argmax(scores, axis=-1)
+
+    return each_row(one, phi, rows)
+
+  @functools.partial(jax.jit, static_argnames='length')
+  def generate(frozen, phi, rows, batch, length):
+    def one(row_phi):
+      delta = expand(row_phi, batch)
+      args = (config, frozen, delta, batch['inputs'], length)
+      encoded = batch.get('encoded')
+      if beams > 1:
+        return decode.beam(*args, beams, encoded=encoded)[0]
+      return decode.greedy(*args, encoded=encoded)
+
+    return each_row(one, phi, rows)
+
+  return Predictor(rank, generate)
+
+
+def predict(
+  predictor: Predictor,
+  frozen: Mapping,
+  phi: Any,
+  rows: Sequence[int],
+  task: TaskArrays,
+  split: str,
+  data: Mapping[str, Array],
+  vocabulary: Vocabulary,
+  vocab_size: int,
+  *,
+  examples: int | None = None,
+  batch_size: int = 32,
+  length: int | None = None,
+) -> list[list[str]]:
+  """Returns each row's predicted texts for the first examples of a split.
+
+  Args:
+    predictor: of the method.
+    frozen: weights of the backbone.
+    phi: stacked, one entry per row of the stack.
+    rows: which rows of the stack to evaluate.
+    task: the task.
+    split: one of its splits.
+    data: the split's arrays on the device: `inputs`, `targets`, and maybe
+      `encoded`.
+    vocabulary: decodes generated tokens.
+    vocab_size: columns of the logits, which bound the batch's memory.
+    examples: how many examples to use; None all.
+    batch_size: examples at once.
+    length: longest generated text in tokens; by default that of the targets.
+
+  Returns:
+    One list of texts for each of `rows`; label or choice texts where the task
+    has choices.
+  """
+  arrays = task.splits[split]
+  count = min(examples or len(arrays.labels), len(arrays.labels))
+  lengths = np.asarray((arrays.inputs[:count] > 0).sum(axis=1))
+  edges = batches.choose_edges(lengths, 3)
+  picked = jnp.asarray(list(rows), jnp.int32)
+  longest = length or arrays.targets.shape[1]
+  if arrays.choices is not None:
+    batch_size = _fitting(arrays.choices, batch_size, vocab_size)
+  out = np.zeros((len(rows), count, longest), np.int32)
+  found = np.zeros((len(rows), count), np.int32)
+  for width, indices in batches.in_order(lengths, batch_size, edges):
+    batch = stack_rows.gather(data, jnp.asarray(indices), width, 1)
+    if arrays.choices is None:
+      tokens = predictor.generate(frozen, phi, picked, batch, longest)
+      out[:, indices] = np.asarray(tokens)
+    else:
+      shared = arrays.choices.ndim == 2
+      choices = arrays.choices if shared else arrays.choices[indices]
+      best = predictor.rank(frozen, phi, picked, batch, jnp.asarray(choices))
+      found[:, indices] = np.asarray(best)
+  if arrays.choices is None:
+    return [[vocabulary.decode(t.tolist()) for t in row] for row in out]
+  texts = choice_texts(task, split)
+  return [
+    [texts(n, choice) for n, choice in enumerate(row.tolist())] for row in found
+  ]
+
+
+def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:
+  """Returns (example, choice) -> text; a wrong unnamed choice is `#<index>`.
+
+  The choices of a multiple-choice example are kept as tokens only, so its
+  right choice reads as its reference and any other as a number.
+  """
+  if task.label_texts is not None:
+    names = task.label_texts
+    return lambda example, choice: names[choice]
+  arrays = task.splits[split]
+
+  def text(example: int, choice: int) -> str:
+    if choice == arrays.labels[example]:
+      return arrays.references[example][0]
+    return f'#{choice}'
+
+  return text
+
+
+def _fitting(
+  choices: Int[np.ndarray, '*N C T'], batch_size: int, vocab_size: int
+) -> int:
+  each = choices.shape[-2] * choices.shape[-1] * vocab_size * 4
+  return int(max(1, min(batch_size, LOGITS_BYTES // each)))
+
+
+def score(
+  task: TaskArrays, split: str, predictions: Sequence[str]
+) -> dict[str, float]:
+  """Returns every metric of the task, and their mean as `score`, in percent.
+
+  A metric that is undefined for these predictions (a correlation of constant
+  answers) is NaN, and so is the mean: such a row is never the best, and the
+  table shows it as it is.
+  """
+  references = task.splits[split].references[: len(predictions)]
+  out = {}
+  for name in task.metrics:
+    try:
+      out[name] = METRICS[name](references, predictions)
+    except UndefinedMetric:
+      out[name] = float('nan')
+  out['score'] = float(np.mean(list(out.values())))
+  return out
+
+
+def majority(
+  task: TaskArrays, split: str, examples: int | None = None
+) -> dict[str, float]:
+  """Scores the constant answer: the most frequent training target.
+
+  For multiple choice, whose targets differ by example, the most frequent
+  position of the right choice.
+  """
+  train, arrays = task.splits['train'], task.splits[split]
+  count = min(examples or len(arrays.labels), len(arrays.labels))
+  if task.kind == 'multiple_choice':
+    place = int(np.bincount(train.labels).argmax())
+    texts = choice_texts(task, split)
+    return score(task, split, [texts(n, place) for n in range(count)])
+  targets = [r[0] for r in train.references]
+  names, counts = np.unique(targets, return_counts=True)
+  return score(task, split, [str(names[counts.argmax()])] * count)

@@ -1,0 +1,79 @@
+"""The command line: a gin file in, a recipe out.
+
+  python -m prompt_subspace.run --gin_file=gin/tune.gin --gin.STEPS=100
+
+A gin file binds `run.job.job` to a recipe, a function that plans a `Job`, and
+`run.job.report` to what shows its results: folder -> text.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import gin
+from prompt_subspace.training.job import Job, environment, write_json
+
+Report = Callable[[pathlib.Path], str]
+
+
+def job(job: Job, report: Report | None = None) -> tuple[Job, Report | None]:
+  """Returns what the gin file binds here, `run.job.job = @recipe()`."""
+  return job, report
+
+
+def parse(
+  argv: Sequence[str], program: str
+) -> tuple[Job, Report | None]:
+  """Reads gin files and bindings from a command line; builds the job.
+
+  Args:
+    argv: `--gin_file=F` (repeatable), `--gin.NAME=VALUE` (later wins; strings
+      in inner quotes), `--gin_search_paths=A,B`.
+    program: name of the command, for its help.
+  """
+  parser = argparse.ArgumentParser(
+    prog=f'python -m prompt_subspace.{program}',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--gin_file', action='append', required=True)
+  parser.add_argument('--gin_search_paths', default='.')
+  known, rest = parser.parse_known_args(argv)
+  bindings = []
+  for word in rest:
+    if not word.startswith('--gin.') or '=' not in word:
+      parser.error(f'expected --gin.NAME=VALUE, found {word!r}')
+    bindings.append(word.removeprefix('--gin.').replace('=', ' = ', 1))
+  for path in known.gin_search_paths.split(','):
+    gin.add_config_file_search_path(path)
+  gin.parse_config_files_and_bindings(known.gin_file, bindings)
+  return gin.get_configurable(job)()
+
+
+def main(argv: Sequence[str]) -> int:
+  """Builds the job, writes `record.json`, runs it; returns the exit code."""
+  try:
+    work, report = parse(argv, 'run')
+    print(work.plan, flush=True)
+    record = {
+      'gin': gin.config_str(),
+      'command': list(argv),
+      **environment(),
+      **work.record,
+    }
+    write_json(work.folder / 'record.json', record)
+    work.run()
+    if report is not None:
+      print(report(work.folder))
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == '__main__':
+  # gin knows functions by their module; as a script this one is `__main__`
+  from prompt_subspace import run
+
+  sys.exit(run.main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""A job: what a recipe returns, planned and checked but not yet run."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+PACKAGES = (
+  'prompt_subspace',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'seqio',
+  'tensorflow',
+  'gin-config',
+)
+
+
+class Job(NamedTuple):
+  """A planned piece of work. Building it finds every mistake that can be
+  found before something compiles; running it does the work.
+
+  Attributes:
+    folder: where its results go.
+    plan: what will be done, for people.
+    record: what the results depend on (data checksums, fingerprint, ...).
+    run: does it.
+  """
+
+  folder: pathlib.Path
+  plan: str
+  record: Mapping[str, Any]
+  run: Callable[[], None]
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes JSON whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(f'.{path.name}.{os.getpid()}')
+  draft.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
+  os.replace(draft, path)
+
+
+def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
+  """Ties a run folder to what decides its results, or refuses it.
+
+  Args:
+    folder: of the run.
+    identity: JSON values; a folder made with others cannot be continued.
+
+  Raises:
+    ValueError: the folder holds results of something else; says what differs.
+  """
+  path = folder / 'identity.json'
+  now = json.loads(json.dumps(identity))
+  if not path.exists():
+    write_json(path, now)
+    return
+  before = json.loads(path.read_text(encoding='utf-8'))
+  if differences := list(_differences(before, now)):
+    lines = '\n  '.join(differences)
+    raise ValueError(
+      f'out: {folder} holds results that were made differently:\n  {lines}\n'
+      'Name another folder, or go back to the settings it was made with.'
+    )
+
+
+def _differences(before, now, path=''):
+  if isinstance(before, dict) and isinstance(now, dict):
+    for name in sorted(set(before) | set(now)):
+      inner = f'{path}.{name}' if path else name
+      if name in before and name in now:
+        yield from _differences(before[name], now[name], inner)
+      # a task or method that is new, or not asked for, is no contradiction
+  elif before != now:
+    yield f'{path}: it was {before!r}, asked for is {now!r}'
+
+
+def environment() -> dict[str, Any]:
+  """Returns versions and devices, for the record of a run."""
+  versions = {}
+  for name in PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = None
+  return {
+    'versions': versions,
+    'python': platform.python_version(),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'devices': [str(d) for d in jax.devices()],
+  }

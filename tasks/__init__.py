@@ -1,0 +1,1 @@
+"""Tables of tasks, one file per suite; importing a file makes it known."""

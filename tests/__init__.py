@@ -1,0 +1,1 @@
+"""Tests; they mirror the package. What many share is in `tiny`."""
