@@ -42,6 +42,8 @@ setup(
     'seqio>=0.0.20,<0.1',
     'tensorflow>=2.19,<3',
     'tensorflow-datasets>=4.9.8,<5',
+    # tensorflow-datasets imports it without declaring it
+    'importlib_resources>=5',
   ],
   extras_require={
     'cuda': ['jax[cuda13]'],

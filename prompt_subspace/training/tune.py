@@ -1,5 +1,6 @@
 """The main recipe: tasks x methods x seeds x rates as rows."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -17,6 +18,7 @@ from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.data.templates import Template
 from prompt_subspace.deltas import METHODS
 from prompt_subspace.deltas.base import Method, Setting, check_names
 from prompt_subspace.evaluation import predict
@@ -88,6 +90,9 @@ def tune(
   Raises:
     ValueError: an unknown name, bad data, or a folder of other results.
   """
+  if not tasks:
+    raise ValueError('tasks: expected at least one name, found none.')
+  found = {name: task_names.find(name, data_dir) for name in tasks}
   sweep = _Sweep(
     folder=pathlib.Path(out),
     backbone=_load(backbone, dropout),
@@ -95,10 +100,10 @@ def tune(
     optimizer=optimizer,
     settings=settings,
     keep=tuple(methods if keep_deltas is None else keep_deltas),
+    templates={name: task.template for name, task in found.items()},
   )
   loaded = _prepare(
-    tasks,
-    data_dir,
+    found,
     sweep.backbone,
     cache or sweep.folder.parent / 'cache',
     max_input,
@@ -129,6 +134,7 @@ class _Sweep(NamedTuple):
   optimizer: optimizers.Optimizer
   settings: stack.Settings
   keep: tuple[str, ...]
+  templates: dict[str, Template]
 
 
 def _load(backbone, dropout) -> Backbone:
@@ -149,19 +155,13 @@ def _chosen(methods, library) -> dict[str, Method]:
   return {name: library[name] for name in methods}
 
 
-def _prepare(tasks, data_dir, backbone, cache, max_input, max_target):
+def _prepare(found, backbone, cache, max_input, max_target):
   """Returns {task: arrays}; every mistake in the data shows here."""
-  if not tasks:
-    raise ValueError('tasks: expected at least one name, found none.')
   return {
     name: task_arrays.prepare(
-      task_names.find(name, data_dir),
-      backbone.vocabulary,
-      cache,
-      max_input,
-      max_target,
+      task, backbone.vocabulary, cache, max_input, max_target
     )
-    for name in tasks
+    for name, task in found.items()
   }
 
 
@@ -391,7 +391,7 @@ def _store(sweep: _Sweep, run: Run, result, arrays, baseline) -> None:
       'fingerprint': sweep.backbone.fingerprint,
       'vocabulary': sweep.backbone.vocabulary.sha256,
       'label_texts': arrays.label_texts,
-      'kind': arrays.kind,
+      'template': dataclasses.asdict(sweep.templates[run.task]),
       'data': arrays.record['checksum'],
       'metrics': result.test,
       'environment': job.environment()['versions'],

@@ -1,5 +1,6 @@
 """The backbone: its weights, and what must not change what it computes."""
 
+import functools
 import itertools
 
 import jax
@@ -172,7 +173,7 @@ def test_scan_or_remat_alone_gives_the_same_gradients(name, setting):
 
 
 def test_remat_repeats_the_same_dropout():
-  assert_same_gradients(tiny.PLAIN, {'remat': True}, jax.random.key(3))
+  assert_same_gradients(tiny.PLAIN, {'remat': True}, tiny.key(3))
 
 
 def test_scan_refuses_a_delta_in_some_layers_only():
@@ -213,11 +214,7 @@ def test_bfloat16_backbone_keeps_float32_phi_and_gradients(name):
   config = tiny.CONFIG.replace(**half)
   weights, own, data = tiny.frozen(config), tiny.phi(name), tiny.batch()
   assert {x.dtype for x in jax.tree.leaves(weights)} == {jnp.dtype('bfloat16')}
-  logits = jax.eval_shape(lambda: tiny.logits(name, config, weights, own, data))
-  assert logits.dtype == jnp.float32
-  loss, grads = jax.eval_shape(
-    lambda: tiny.loss_and_grad(name, config, weights, own, data)
-  )
+  loss, grads = tiny.loss_and_grad.eval_shape(name, config, weights, own, data)
   assert loss.dtype == jnp.float32
   kind = 'bfloat16' if name == tiny.PLAIN else 'float32'
   assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype(kind)}
@@ -249,7 +246,7 @@ def test_small_offsets_on_bfloat16_weights_are_not_lost():
 def test_dropout_is_decided_by_the_key(name):
   args = name, tiny.CONFIG, tiny.frozen(), tiny.phi(name), tiny.batch()
   off = tiny.logits(*args)
-  keys = [jax.random.key(i) for i in (0, 0, 1)]
+  keys = [tiny.key(i) for i in (0, 0, 1)]
   one, same, other = [tiny.logits(*args, key) for key in keys]
   np.testing.assert_array_equal(one, same)
   assert np.abs(one - off).max() > 1e-2
@@ -259,7 +256,7 @@ def test_dropout_is_decided_by_the_key(name):
 def test_dropout_rate_zero_with_a_key_is_no_dropout():
   config = tiny.CONFIG.replace(dropout_rate=0.0)
   args = tiny.PLAIN, config, tiny.frozen(), {}, tiny.batch()
-  off, on = tiny.logits(*args), tiny.logits(*args, jax.random.key(0))
+  off, on = tiny.logits(*args), tiny.logits(*args, tiny.key())
   np.testing.assert_allclose(on, off, atol=1e-6)
 
 
@@ -280,38 +277,31 @@ def test_prefix_positions_are_those_before_the_sequence():
   # A prefix made from a token's own keys and values at positions before the
   # sequence is what the token itself would be there.
   config = tiny.CONFIG.replace(prefix_positions=True)
-  module = attention.Attention(config)
-  random = np.random.default_rng(0)
-  x = jnp.asarray(random.standard_normal((2, 6, 16)), jnp.float32)
-  bias_of = layers.RelativeBias(config, True)
-  table = tiny.frozen()['encoder']['relpos_bias']
   params = tiny.frozen()['encoder']['layers_0']['attention']
-
-  def bias(queries, keys):
-    return bias_of.apply({'params': table}, queries, keys)
-
-  positions = jnp.arange(-2, 4)
-  whole = module.apply(
-    {'params': params},
-    x,
-    x,
-    None,
-    bias(positions, positions),
-    deterministic=True,
-  )
+  table = {'params': tiny.frozen()['encoder']['relpos_bias']}
+  x = tiny.noise(jax.ShapeDtypeStruct((2, 6, 16), jnp.float32), scale=1.0)
   delta = {
     f'prefix_{kind}': x[:, :2] @ params[kind]['kernel']
     for kind in ('key', 'value')
   }
-  found = module.apply(
-    {'params': params, 'delta': delta},
-    x[:, 2:],
-    x[:, 2:],
-    None,
-    bias(positions[2:], positions[2:]),
-    prefix_bias=bias(positions[2:], positions[:2]),
-    deterministic=True,
-  )
+
+  @tiny.jit
+  def attend(x, delta, length):
+    bias_of = layers.RelativeBias(config, True)
+    here = jnp.arange(x.shape[1])
+    before = jnp.arange(length.shape[0]) - length.shape[0]
+    return attention.Attention(config).apply(
+      {'params': params, 'delta': delta},
+      x,
+      x,
+      None,
+      bias_of.apply(table, here, here),
+      prefix_bias=bias_of.apply(table, here, before),
+      deterministic=True,
+    )
+
+  whole = attend(x, {}, jnp.zeros(0))
+  found = attend(x[:, 2:], delta, jnp.zeros(2))
   np.testing.assert_allclose(found, whole[:, 2:], atol=1e-5)
 
 
@@ -331,6 +321,7 @@ def pack(rows, width):
   segments = np.zeros((1, width), np.int32)
   start = 0
   for number, row in enumerate(rows, start=1):
+    row = np.asarray(row)
     row = row[row > 0]
     tokens[0, start : start + len(row)] = row
     segments[0, start : start + len(row)] = number
@@ -338,24 +329,27 @@ def pack(rows, width):
   return jnp.asarray(tokens), jnp.asarray(segments)
 
 
-def apply_packed(name, data, width=(16, 14), config=tiny.CONFIG, own=None):
-  inputs, input_segments = pack(np.asarray(data['inputs']), width[0])
-  targets, segments = pack(np.asarray(data['targets']), width[1])
+@functools.partial(tiny.jit, static_argnames=('name', 'config'))
+def packed_logits(name, config, own, inputs, targets):
   # the first token of each example is its own start
-  first = np.diff(np.asarray(segments), prepend=0) != 0
-  shifted = jnp.where(first, 0, objectives.shift_right(targets))
-  own = tiny.phi(name) if own is None else own
-  delta = tiny.expand(name, own)
-  logits = T5(config).apply(
-    forward.variables(config, tiny.frozen(), delta),
-    inputs,
-    shifted,
-    targets,
-    encoder_segment_ids=input_segments,
-    decoder_segment_ids=segments,
+  first = jnp.diff(targets[1], prepend=0) != 0
+  return T5(config).apply(
+    forward.variables(config, tiny.frozen(), tiny.expand(name, own)),
+    inputs[0],
+    jnp.where(first, 0, objectives.shift_right(targets[0])),
+    targets[0],
+    encoder_segment_ids=inputs[1],
+    decoder_segment_ids=targets[1],
     enable_dropout=False,
   )
-  return np.asarray(logits)[np.asarray(targets) > 0]
+
+
+def apply_packed(name, config=tiny.CONFIG, own=None):
+  data = tiny.batch()
+  own = tiny.phi(name) if own is None else own
+  inputs, targets = pack(data['inputs'], 16), pack(data['targets'], 14)
+  logits = packed_logits(name, config, own, inputs, targets)
+  return np.asarray(logits)[np.asarray(targets[0]) > 0]
 
 
 @pytest.mark.parametrize('name', [tiny.PLAIN, 'prefix', 'adapter'])
@@ -364,19 +358,19 @@ def test_packed_examples_equal_separate_ones(name):
   separate = tiny.logits(name, tiny.CONFIG, tiny.frozen(), tiny.phi(name), data)
   real = np.asarray(data['targets']) > 0
   np.testing.assert_allclose(
-    apply_packed(name, data), np.asarray(separate)[real], atol=2e-5
+    apply_packed(name), np.asarray(separate)[real], atol=2e-5
   )
 
 
 def test_packing_is_refused_where_examples_would_mix():
   with pytest.raises(ValueError, match='encoder_segment_ids.*a prompt'):
-    apply_packed('prompt', tiny.batch())
+    apply_packed('prompt')
   own = {'decoder': tiny.phi('prompt, decoder too')['decoder']}
   with pytest.raises(ValueError, match='decoder_segment_ids.*a prompt'):
-    apply_packed('prompt, decoder too', tiny.batch(), own=own)
+    apply_packed('prompt, decoder too', own=own)
   config = tiny.CONFIG.replace(prefix_positions=True)
   with pytest.raises(ValueError, match='segment_ids.*prefix_positions'):
-    apply_packed('prefix', tiny.batch(), config=config)
+    apply_packed('prefix', config=config)
   tokens = jnp.ones((1, 3), jnp.int32)
   with pytest.raises(ValueError, match='decoder_segment_ids'):
     T5(tiny.CONFIG).apply(
@@ -456,10 +450,11 @@ def test_only_leaves_with_an_own_axis_are_repeated():
 
 def test_decoder_only_deltas_leave_the_encoder_alone():
   method = deltas.prefix(length=2, hidden=None, where=('decoder',))
-  own = method.init(jax.random.key(0), tiny.setting())
-  delta = method.expand(own)
+  delta = method.expand(method.init(tiny.key(), tiny.setting()))
   inputs = tiny.batch()['inputs']
-  np.testing.assert_array_equal(
-    forward.encode(tiny.CONFIG, tiny.frozen(), delta, inputs),
-    forward.encode(tiny.CONFIG, tiny.frozen(), {}, inputs),
-  )
+
+  @tiny.jit
+  def encode(delta):
+    return forward.encode(tiny.CONFIG, tiny.frozen(), delta, inputs)
+
+  np.testing.assert_array_equal(encode(delta), encode({}))

@@ -1,0 +1,123 @@
+"""Everything that is measured: a literal table, a case per row.
+
+A case is one piece of work done in two ways: by this library, and by what it
+is measured against, Hugging Face PEFT or this library used another way.
+"""
+
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+  """One piece of work.
+
+  Attributes:
+    name: unique; `--only` selects by it.
+    work: what is timed. `step`: one training step. `runs`: `rows` whole
+      training runs of `steps` steps. `rank`: scoring of `CHOICES` label texts
+      of `target` tokens. `generate`: greedy generation of `target` tokens.
+    size: of the backbone.
+    method: name in `inputs.METHODS`.
+    against: `peft`; `one by one`, our own runs in a row; or None.
+    batch: examples at once.
+    length: input tokens.
+    target: target tokens.
+    rows: runs.
+    steps: timed steps or calls in a process; of `runs`, steps of each run.
+    cached: whether ours takes the encoder's output, computed once per example
+      before the clock starts.
+    time_limit: what time of ours / time of the other should not exceed.
+    memory_limit: likewise, for the peak memory of the processes.
+  """
+
+  name: str
+  work: str
+  size: str
+  method: str
+  against: str | None = 'peft'
+  batch: int = 8
+  length: int = 128
+  target: int = 8
+  rows: int = 1
+  steps: int = 8
+  cached: bool = False
+  time_limit: float | None = None
+  memory_limit: float | None = None
+
+  @property
+  def slug(self) -> str:
+    """The name as part of a file name."""
+    return ''.join(c if c.isalnum() else '-' for c in self.name)
+
+
+CHOICES = 4  # label texts that a `rank` case scores
+
+
+def _small(name, method, **more):
+  return Case(f'{name} step, small', 'step', 'small', method, **more)
+
+
+def _mini(name, method, **more):
+  shape = {'batch': 16, 'length': 48, 'target': 8, **more}
+  return Case(f'{name} step, mini', 'step', 'mini', method, **shape)
+
+
+def _runs(rows, against, **more):
+  return Case(
+    f'{rows} rows against {against}, mini',
+    'runs',
+    'mini',
+    'prompt of 20',
+    against,
+    batch=16,
+    length=48,
+    target=4,
+    rows=rows,
+    **more,
+  )
+
+
+def _small_text(work, batch, target, limit=None):
+  name = f'{work}, batch {batch}, small'
+  shape = {'batch': batch, 'target': target}
+  return Case(name, work, 'small', 'prompt of 100', time_limit=limit, **shape)
+
+
+def _mini_text(work, batch, target):
+  name = f'{work}, batch {batch}, mini'
+  shape = {'batch': batch, 'length': 48, 'target': target}
+  return Case(name, work, 'mini', 'prompt of 20', **shape)
+
+
+CASES = (
+  _small('prompt', 'prompt of 100', time_limit=0.85, memory_limit=0.8),
+  _small('lora', 'lora', time_limit=0.85, memory_limit=0.8),
+  _small('decoder prefix', 'decoder prefix'),
+  _small(
+    'decoder prefix, cached encoder',
+    'decoder prefix',
+    cached=True,
+    time_limit=0.35,
+  ),
+  _small('full', 'full'),
+  _small('prefix', 'prefix', against=None),
+  _small('adapter', 'adapter', against=None),
+  _mini('prompt', 'prompt of 20'),
+  _mini('lora', 'lora'),
+  _mini('decoder prefix', 'decoder prefix'),
+  _mini('decoder prefix, cached encoder', 'decoder prefix', cached=True),
+  _mini('full', 'full'),
+  _mini('prefix', 'prefix', against=None),
+  _mini('adapter', 'adapter', against=None),
+  _runs(1, 'one by one'),
+  _runs(4, 'one by one'),
+  _runs(16, 'one by one'),
+  _runs(16, 'peft', time_limit=0.5),
+  _small_text('generate', 1, 16, 0.4),
+  _small_text('generate', 32, 16, 0.8),
+  _small_text('rank', 1, 4),
+  _small_text('rank', 32, 4),
+  _mini_text('generate', 1, 16),
+  _mini_text('generate', 32, 16),
+  _mini_text('rank', 1, 4),
+  _mini_text('rank', 32, 4),
+)

@@ -1,0 +1,160 @@
+"""What both sides are given: weights, starting points, batches, as files.
+
+The weights are random, as timing does not depend on them, and written as a
+Hugging Face folder, which ours reads too. A starting point is written twice,
+under our names and under PEFT's, so that the other side need not import JAX.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+
+from benchmarks.cases import CHOICES, Case
+from prompt_subspace import deltas, trees
+from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone import huggingface, weights
+from prompt_subspace.data import batches
+from prompt_subspace.training import rows
+
+METHODS = {
+  'prompt of 100': deltas.prompt(length=100, start='uniform'),
+  'prompt of 20': deltas.prompt(length=20, start='uniform'),
+  'lora': deltas.lora(rank=8, scale=1.6),
+  # what PEFT's prefix does on T5: keys, values of the decoder's self-attention
+  'decoder prefix': deltas.prefix(length=20, hidden=None, where=('decoder',)),
+  'full': deltas.full(),
+  'prefix': deltas.prefix(length=20),
+  'adapter': deltas.adapter(rank=12),
+}
+EXAMPLES = 512
+
+
+def config(size: str) -> configs.T5Config:
+  """Returns the shape of a size as it is measured: without dropout.
+
+  Prefix keys take the positions before the sequence, as in Transformers.
+  """
+  return configs.sized(size, dropout_rate=0.0, prefix_positions=True)
+
+
+def write(folder: pathlib.Path, case: Case) -> None:
+  """Writes what a case needs and the folder does not have yet."""
+  place = folder / case.size
+  if not (place / 'config.json').exists():
+    huggingface.write(
+      place, weights.random(config(case.size)).weights, config(case.size)
+    )
+  start = place / f'{case.method}.safetensors'
+  if not start.exists():
+    phi = starting_point(case)
+    safetensors_numpy.save_file(trees.flatten(phi), start)
+    safetensors_numpy.save_file(
+      for_peft(case.method, phi), place / f'{case.method}.peft.safetensors'
+    )
+  np.savez(folder / f'{case.slug}.npz', **data(case))
+
+
+def starting_point(case: Case) -> dict:
+  """Draws a phi with nothing in it zero, as an untrained LoRA would have."""
+  shape = config(case.size)
+  setting = deltas.Setting(shape, weights.expected(shape))
+  phi = METHODS[case.method].init(jax.random.key(1), setting)
+  random = np.random.default_rng(2)
+
+  def draw(x):
+    x = np.asarray(x)
+    if case.method == 'full' or np.any(x):
+      return x
+    return 0.02 * random.standard_normal(x.shape).astype(np.float32)
+
+  phi = jax.tree.map(draw, phi)
+  if case.method == 'decoder prefix':
+    # PEFT hands layer i the pair 2 i modulo the layers, so two layers share
+    # one; ours starts with equal ones there to compute the same loss
+    pairs = phi['decoder']['pairs']
+    used = 2 * np.arange(len(pairs)) % len(pairs)
+    phi['decoder']['pairs'] = pairs[used]
+  return phi
+
+
+def for_peft(method: str, phi: Mapping) -> dict[str, np.ndarray]:
+  """Returns a starting point under PEFT's names.
+
+  Names are those of the trained parameters, from the base model on; the table
+  of a prompt or a prefix is `table`.
+  """
+  if method.startswith('prompt'):
+    return {'table': phi['encoder']}
+  if method == 'decoder prefix':
+    pairs = phi['decoder']['pairs']
+    count, _, length, joined = pairs.shape
+    own = np.zeros_like(pairs)
+    own[2 * np.arange(count) % count] = pairs
+    table = own.transpose(2, 0, 1, 3).reshape(length, 2 * count * joined)
+    return {'table': np.ascontiguousarray(table)}
+  if method != 'lora':
+    return {}
+  out = {}
+  for path, x in trees.flatten(phi).items():
+    site, _, leaf = path.rpartition('/')
+    name = huggingface.name_of(f'{site}/kernel').removesuffix('weight')
+    out[f'{name}lora_{leaf[-1].upper()}.default.weight'] = np.ascontiguousarray(
+      x.T
+    )
+  return out
+
+
+def data(case: Case) -> dict[str, np.ndarray]:
+  """Draws the token arrays of a case."""
+  random = np.random.default_rng(3)
+  vocab = config(case.size).vocab_size
+
+  def tokens(*shape):
+    # 0 is padding, 1 the end
+    return random.integers(2, vocab, shape, dtype=np.int32)
+
+  if case.work == 'runs':
+    return _training_set(case, tokens, random)
+  out = {
+    'inputs': tokens(case.batch, case.length),
+    'targets': tokens(case.batch, case.target),
+  }
+  if case.work == 'rank':
+    out['choices'] = tokens(CHOICES, case.target)
+  for x in out.values():
+    x[..., -1] = 1
+  return out
+
+
+def _training_set(case, tokens, random):
+  """Examples of lengths as a task's are, and what each run sees when.
+
+  Batches are those of `batches.plan`: of similar length, in an order of each
+  run's own.
+  """
+  lengths = random.lognormal(np.log(20), 0.45, EXAMPLES).astype(np.int64)
+  lengths = np.clip(lengths, 4, case.length)
+  inputs = tokens(EXAMPLES, case.length)
+  inputs[np.arange(EXAMPLES), lengths - 1] = 1
+  inputs[np.arange(case.length) >= lengths[:, None]] = 0
+  targets = tokens(EXAMPLES, case.target)
+  targets[:, -1] = 1
+  plans = [
+    batches.plan(
+      lengths,
+      batches.choose_edges(lengths, 3),
+      case.batch,
+      case.steps,
+      rows.row_key(seed, case.name),
+    )
+    for seed in range(case.rows)
+  ]
+  return {
+    'inputs': inputs,
+    'targets': targets,
+    'indices': np.stack([p.indices for p in plans], axis=1),
+    'widths': np.stack([p.widths for p in plans]).max(axis=0),
+  }

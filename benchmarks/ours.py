@@ -1,0 +1,168 @@
+"""One measurement of this library, in a process of its own.
+
+python -m benchmarks.ours FOLDER CASE [one by one]
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+
+from benchmarks import clock, inputs
+from benchmarks.cases import Case
+from prompt_subspace import trees
+from prompt_subspace.backbone import forward, weights
+from prompt_subspace.training import optimizers, rows, stack
+
+RATE = 1e-3
+
+
+class Side:
+  """A backbone, a method's engine, and the data of a case."""
+
+  def __init__(self, folder: pathlib.Path, case: Case):
+    self.case = case
+    with np.load(folder / f'{case.slug}.npz') as stored:
+      self.data = {k: jnp.asarray(v) for k, v in stored.items()}
+    place = folder / case.size
+    config = inputs.config(case.size)
+    self.backbone = weights.load(place, **_changes(config))
+    start = safetensors_numpy.load_file(place / f'{case.method}.safetensors')
+    self.phi = jax.tree.map(jnp.asarray, trees.unflatten(start))
+    self.engine = stack.make_engine(
+      self.backbone,
+      inputs.METHODS[case.method],
+      optimizers.adam,
+      stack.Settings(),
+      self.phi,
+    )
+    self.random = [
+      rows.random_key(rows.row_key(i, 'bench')) for i in range(case.rows)
+    ]
+
+  def start(self, count: int) -> rows.State:
+    return rows.start([self.phi] * count, optimizers.adam)
+
+  def advance(self, state, batch, members, number):
+    """One step of the rows `members`."""
+    return self.engine.step(
+      state,
+      self.backbone.weights,
+      batch,
+      jnp.full((len(members),), RATE),
+      jnp.stack([self.random[i] for i in members]),
+      number,
+    )
+
+
+def _changes(config) -> dict:
+  return {
+    name: getattr(config, name) for name in ('dropout_rate', 'prefix_positions')
+  }
+
+
+def step(side: Side) -> dict:
+  """Times single training steps."""
+  batch = {k: side.data[k] for k in ('inputs', 'targets')}
+  if side.case.cached:
+    config = side.backbone.config
+    run = jax.jit(lambda w, x: forward.encode(config, w, {}, x))
+    batch['encoded'] = run(side.backbone.weights, batch['inputs'])
+  batch = jax.tree.map(lambda x: x[None], batch)
+  state, times, losses = side.start(1), [], []
+  for number in range(1 + side.case.steps):
+
+    def once(state=state, number=number):
+      state, metrics = side.advance(state, batch, [0], number)
+      return state, float(metrics['loss'][0])
+
+    (state, loss), seconds = clock.timed(once)
+    times.append(seconds)
+    losses.append(loss)
+  return {'first': times[0], 'times': times[1:], 'losses': losses}
+
+
+def runs(side: Side, together: bool) -> dict:
+  """Times whole training runs: all in one compiled step, or one by one."""
+  case, data = side.case, side.data
+  examples = {k: data[k] for k in ('inputs', 'targets')}
+  widths = np.asarray(data['widths'])
+  indices = np.asarray(data['indices'])
+  groups = [list(range(case.rows))]
+  if not together:
+    groups = [[row] for row in groups[0]]
+
+  def train(members, numbers):
+    state, losses = side.start(len(members)), []
+    for number in numbers:
+      batch = rows.gather(
+        examples,
+        jnp.asarray(indices[number][members]),
+        int(widths[number]),
+        case.target,
+      )
+      state, metrics = side.advance(state, batch, members, number)
+      losses.append(metrics['loss'])
+    return np.stack(losses)
+
+  first = sorted({w: n for n, w in enumerate(widths)}.values())
+  _, compiled = clock.timed(lambda: train(groups[0], first))
+  losses, seconds = clock.timed(
+    lambda: [train(members, range(case.steps)) for members in groups]
+  )
+  return {
+    'first': compiled,
+    'times': [seconds],
+    'losses': np.concatenate(losses, axis=1).T.ravel().tolist(),
+  }
+
+
+def text(side: Side) -> dict:
+  """Times generation, or the ranking of choices."""
+  case, data = side.case, side.data
+  batch = {'inputs': data['inputs']}
+  phi = jax.tree.map(lambda x: jnp.asarray(x)[None], side.phi)
+  predictor, frozen = side.engine.predictor, side.backbone.weights
+  picked = jnp.zeros((1,), jnp.int32)
+
+  def once():
+    if case.work == 'rank':
+      out = predictor.rank(frozen, phi, picked, batch, data['choices'])
+    else:
+      out = predictor.generate(frozen, phi, picked, batch, case.target)
+    return np.asarray(out[0])
+
+  _, first = clock.timed(once)
+  calls = [clock.timed(once) for _ in range(case.steps)]
+  return {
+    'first': first,
+    'times': [seconds for _, seconds in calls],
+    'answers': calls[-1][0].tolist(),
+  }
+
+
+def measure(folder: pathlib.Path, case: Case, together: bool) -> dict:
+  """Does the work of a case and returns what was measured."""
+  side, loading = clock.timed(lambda: Side(folder, case))
+  loaded = clock.peak_mib()
+  if case.work == 'runs':
+    found = runs(side, together)
+  else:
+    found = {'step': step, 'rank': text, 'generate': text}[case.work](side)
+  return {
+    **found,
+    'loading': loading,
+    'loaded_mib': loaded,
+    'peak_mib': clock.peak_mib(),
+    'cores': clock.cores(),
+  }
+
+
+if __name__ == '__main__':
+  place, fields = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+  one_by_one = sys.argv[3:] == ['one by one']
+  print(json.dumps(measure(place, Case(**fields), not one_by_one)))

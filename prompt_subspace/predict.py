@@ -1,0 +1,239 @@
+"""Predicts with stored deltas: text in, label or generated text out.
+
+  python -m prompt_subspace.predict --delta runs/tune/deltas/RUN < texts.txt
+  python -m prompt_subspace.predict --delta A --delta B --input texts.txt
+
+One input per line. A line is the text that the task's template makes, or a
+JSON object of the task's columns, which the template then renders. With
+several deltas every input is answered by each of them; a line that begins
+with the name of a delta and a tab is answered by that one alone. Deltas of one
+method run in one batch, each example with its own.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_subspace import deltas
+from prompt_subspace.backbone import decode, forward
+from prompt_subspace.backbone import weights as backbones
+from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.bank import store
+from prompt_subspace.data import batches
+from prompt_subspace.data.templates import Template
+from prompt_subspace.data.vocabulary import EOS
+
+
+class Request(NamedTuple):
+  """One input for one delta."""
+
+  delta: int
+  text: str
+
+
+def read_requests(
+  lines: Iterable[str], entries: Sequence[store.Entry]
+) -> list[Request]:
+  """Reads the lines of the input.
+
+  Raises:
+    ValueError: naming the line: bad JSON, a missing column, no text.
+  """
+  names = {entry.name: i for i, entry in enumerate(entries)}
+  out = []
+  for number, line in enumerate(lines, start=1):
+    line = line.rstrip('\n')
+    name, tab, rest = line.partition('\t')
+    chosen = list(range(len(entries)))
+    if tab and name in names:
+      chosen, line = [names[name]], rest
+    for i in chosen:
+      try:
+        out.append(Request(i, _text(line, entries[i])))
+      except ValueError as error:
+        raise ValueError(f'input line {number}: {error}') from error
+  return out
+
+
+def _text(line: str, entry: store.Entry) -> str:
+  if line.lstrip().startswith('{'):
+    template = Template(**_tuples(entry.card['template']))
+    row = json.loads(line)
+    if missing := [c for c in _input_columns(template) if c not in row]:
+      raise ValueError(f'expected the columns of the task, missing {missing}.')
+    return template.input.format_map(row)
+  if not line.strip():
+    raise ValueError('expected a text, found an empty line.')
+  return line
+
+
+def _input_columns(template: Template) -> tuple[str, ...]:
+  return Template(template.input, '-').columns
+
+
+def _tuples(fields: dict) -> dict:
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def answer(
+  requests: Sequence[Request],
+  entries: Sequence[store.Entry],
+  backbone: Backbone,
+  *,
+  batch_size: int = 32,
+  length: int = 32,
+) -> list[dict[str, Any]]:
+  """Answers requests; those whose deltas have one shape share batches.
+
+  Args:
+    requests: inputs, each with the number of its delta.
+    entries: stored deltas, all trained on this backbone.
+    backbone: frozen model.
+    batch_size: examples at once.
+    length: longest generated text in tokens.
+
+  Returns:
+    For each request {'delta', 'task', 'input', 'output'}, and `scores`
+    (label text -> log-probability) where the task has labels.
+  """
+  for entry in entries:
+    store.check_backbone(entry, backbone)
+  out: list = [None] * len(requests)
+  for members in _alike(entries):
+    place = {number: i for i, number in enumerate(members)}
+    wanted = [i for i, r in enumerate(requests) if r.delta in place]
+    tokens = [
+      [*backbone.vocabulary.encode(requests[i].text), EOS] for i in wanted
+    ]
+    lengths = np.array([len(t) for t in tokens])
+    run = _runner([entries[i] for i in members], backbone, length)
+    edges = batches.choose_edges(lengths, 3) if wanted else ()
+    for width, chosen in batches.in_order(lengths, batch_size, edges):
+      inputs = np.zeros((len(chosen), width), np.int32)
+      for row, i in enumerate(chosen):
+        inputs[row, : lengths[i]] = tokens[i]
+      owner = [place[requests[wanted[i]].delta] for i in chosen]
+      for i, result in zip(chosen, run(inputs, owner), strict=True):
+        request = requests[wanted[i]]
+        entry = entries[request.delta]
+        out[wanted[i]] = {
+          'delta': entry.name,
+          'task': entry.card['task'],
+          'input': request.text,
+          **result,
+        }
+  return out
+
+
+def _alike(entries: Sequence[store.Entry]) -> list[list[int]]:
+  """Groups entries that one compiled call can answer."""
+  groups: dict = {}
+  for i, entry in enumerate(entries):
+    shapes = str(jax.tree.map(np.shape, entry.phi))
+    labels = entry.card.get('label_texts')
+    settings = json.dumps(entry.card['settings'], sort_keys=True)
+    key = (entry.card['method'], settings, shapes, str(labels))
+    groups.setdefault(key, []).append(i)
+  return list(groups.values())
+
+
+def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
+  """Returns (inputs, owner of each) -> results, for entries of one shape."""
+  method = deltas.make(
+    entries[0].card['method'],
+    **_arguments(entries[0].card['settings']),
+  )
+  phi = jax.tree.map(lambda *xs: jnp.stack(xs), *(e.phi for e in entries))
+  labels = entries[0].card.get('label_texts')
+  config, vocabulary = backbone.config, backbone.vocabulary
+
+  @jax.jit
+  def run(frozen, phi, inputs, owner):
+    delta = jax.vmap(lambda p: method.expand(p, {'inputs': inputs}))(phi)
+    # with one delta all examples share it; else each takes its own
+    if len(entries) == 1:
+      delta = jax.tree.map(lambda x: x[0], delta)
+    else:
+      delta = jax.tree.map(lambda x: x[owner], delta)
+    if not labels:
+      return decode.greedy(config, frozen, delta, inputs, length)
+    batch = {'inputs': inputs}
+    return forward.choice_scores(config, frozen, delta, batch, choices)
+
+  if labels:
+    ids = [[*vocabulary.encode(text), EOS] for text in labels]
+    choices = np.zeros((len(ids), max(map(len, ids))), np.int32)
+    for row, tokens in enumerate(ids):
+      choices[row, : len(tokens)] = tokens
+    choices = jnp.asarray(choices)
+
+  def results(inputs, owner):
+    found = run(backbone.weights, phi, jnp.asarray(inputs), jnp.asarray(owner))
+    for row in np.asarray(found):
+      if labels:
+        scores = dict(zip(labels, map(float, row), strict=True))
+        yield {'output': max(scores, key=scores.get), 'scores': scores}
+      else:
+        yield {'output': vocabulary.decode(row.tolist())}
+
+  return results
+
+
+def _arguments(settings: dict) -> dict:
+  """A method's arguments from its card; `stored` served the start alone."""
+  rest = {k: v for k, v in settings.items() if k != 'stored'}
+  if 'stored' in settings:
+    rest['start'] = 'uniform'
+  return _tuples(rest)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Reads the command line and answers; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog='python -m prompt_subspace.predict',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--delta', action='append', required=True, metavar='DIR')
+  parser.add_argument('--backbone', help='default: the one in the card')
+  parser.add_argument('--input', default='-', help='file; - standard input')
+  parser.add_argument('--length', type=int, default=32)
+  parser.add_argument('--batch_size', type=int, default=32)
+  parser.add_argument('--json', action='store_true', help='a JSON line each')
+  known = parser.parse_args(argv)
+  try:
+    entries = [store.read(folder) for folder in known.delta]
+    backbone = backbones.load(known.backbone or entries[0].card['backbone'])
+    if known.input == '-':
+      requests = read_requests(sys.stdin, entries)
+    else:
+      with open(known.input, encoding='utf-8') as file:
+        requests = read_requests(file, entries)
+    answers = answer(
+      requests,
+      entries,
+      backbone,
+      batch_size=known.batch_size,
+      length=known.length,
+    )
+  except (ValueError, OSError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  for result in answers:
+    if known.json:
+      print(json.dumps(result, ensure_ascii=False))
+    elif len(entries) == 1:
+      print(result['output'])
+    else:
+      print(f'{result["delta"]}\t{result["output"]}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
