@@ -27,7 +27,7 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import store
 from prompt_subspace.data import batches
 from prompt_subspace.data.templates import Template
-from prompt_subspace.data.vocabulary import EOS
+from prompt_subspace.vocabulary import EOS
 
 
 class Request(NamedTuple):

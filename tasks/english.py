@@ -302,7 +302,7 @@ def register(data_dir, vocabulary):
 
   Args:
     data_dir: the folder of task folders.
-    vocabulary: a `prompt_subspace.data.vocabulary.Vocabulary`.
+    vocabulary: a `prompt_subspace.vocabulary.Vocabulary`.
   """
   for name, template in TASKS.items():
     seqio_task(name, f'{data_dir}/{name}', template, vocabulary)

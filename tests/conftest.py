@@ -8,6 +8,11 @@ import pytest
 # Before any test imports JAX. JAX_PLATFORMS=cuda pytest runs them elsewhere.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# The tests compile much and run little: half the time of the whole.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
@@ -18,3 +23,12 @@ def real_data() -> Path:
   if not REAL_DATA.is_dir():
     pytest.skip('needs the real data at ../shared/data, which is not there')
   return REAL_DATA
+
+
+@pytest.fixture(scope='session')
+def small(tmp_path_factory):
+  """A small backbone with its vocabulary, see tests/sample.py."""
+  from tests import sample
+
+  folder = tmp_path_factory.mktemp('small')
+  return sample.backbone(sample.train_vocabulary(folder))

@@ -93,7 +93,9 @@ def frozen(config: configs.T5Config = CONFIG, seed: int = 0) -> dict:
   shapes = trees.flatten(weights.expected(config))
   drawn = {path: draw(path, x.shape) for path, x in shapes.items()}
   tree = trees.unflatten(drawn)
-  return weights.assemble('tiny', config, tree, None).weights
+  # real arrays, even where the first call is inside a compiled function
+  with jax.ensure_compile_time_eval():
+    return weights.assemble('tiny', config, tree, None).weights
 
 
 def setting(config: configs.T5Config = CONFIG, **fields) -> Setting:
@@ -116,8 +118,8 @@ def phi(name: str, seed: int = 0, config: configs.T5Config = CONFIG):
   """A phi of a variant as if trained; an empty one for the plain backbone."""
   if name == PLAIN:
     return {}
-  key = jax.random.key(seed)
-  start = jax.eval_shape(lambda: VARIANTS[name].init(key, setting(config)))
+  init, known = VARIANTS[name].init, setting(config)
+  start = jax.eval_shape(lambda key: init(key, known), jax.random.key(seed))
   return noise(start, seed, 0.05 if name == 'full' else 0.3)
 
 

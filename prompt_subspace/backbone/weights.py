@@ -20,7 +20,7 @@ from prompt_subspace import trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone.t5 import T5
-from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import Vocabulary
 from prompt_subspace.deltas.base import Setting, check_names
 
 BUNDLED = {'mini': pathlib.Path(__file__).parent / 'mini'}

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from prompt_subspace.data import files
 from prompt_subspace.data.tasks import PLAIN, Task
 from prompt_subspace.data.templates import Template
-from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import Vocabulary
 
 # Raised when the same request would be answered with other arrays.
 FORMAT = 1

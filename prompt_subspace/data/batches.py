@@ -70,7 +70,16 @@ def buckets(
 
   Returns:
     [(edge, members)], shortest first.
+
+  Raises:
+    ValueError: an example is longer than the last edge.
   """
+  if len(lengths) and np.max(lengths) > edges[-1]:
+    raise ValueError(
+      f'edges: expected the last one to hold every example, found one of '
+      f'{np.max(lengths)} tokens and edges {tuple(edges)}. Choose the edges '
+      'for these lengths with choose_edges.'
+    )
   place = np.searchsorted(edges, lengths)
   groups = [[e, np.flatnonzero(place == i)] for i, e in enumerate(edges)]
   out: list = []

@@ -12,7 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt16
 
-from prompt_subspace.data.vocabulary import EOS, Vocabulary
+from prompt_subspace.vocabulary import EOS, Vocabulary
+
+# shorter runs of text teach little
+LEAST = 32
 
 
 class Stream(NamedTuple):
@@ -51,30 +54,40 @@ def train_vocabulary(
     paths: text files.
     path: where the model is written (`.model`).
     pieces: number of pieces, with padding 0, end 1, and unknown 2.
+
+  Raises:
+    ValueError: the texts have too few words, or too many letters, for this
+      number of pieces.
   """
   import sentencepiece
 
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_suffix('.draft')
-  with open(draft, 'wb') as file:
-    sentencepiece.SentencePieceTrainer.train(
-      input=','.join(map(str, paths)),
-      model_writer=file,
-      vocab_size=pieces,
-      model_type='unigram',
-      normalization_rule_name='nmt_nfkc_cf',
-      character_coverage=0.9998,
-      split_digits=True,
-      input_sentence_size=400_000,
-      shuffle_input_sentence=True,
-      max_sentence_length=8000,
-      pad_id=0,
-      eos_id=1,
-      unk_id=2,
-      bos_id=-1,
-      minloglevel=1,
-    )
+  try:
+    with open(draft, 'wb') as file:
+      sentencepiece.SentencePieceTrainer.train(
+        input=','.join(map(str, paths)),
+        model_writer=file,
+        vocab_size=pieces,
+        model_type='unigram',
+        normalization_rule_name='nmt_nfkc_cf',
+        character_coverage=0.9998,
+        split_digits=True,
+        input_sentence_size=400_000,
+        shuffle_input_sentence=True,
+        max_sentence_length=8000,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=1,
+      )
+  except RuntimeError as error:
+    draft.unlink()
+    raise ValueError(
+      f'pieces: {pieces} do not fit the texts: sentencepiece says {error}'
+    ) from error
   os.replace(draft, path)
   return Vocabulary(path)
 
@@ -84,7 +97,17 @@ def tokenise(
   vocabulary: Vocabulary,
   cache: str | pathlib.Path,
 ) -> Stream:
-  """Returns the tokens of a corpus, cached under a hash of text and model."""
+  """Returns the tokens of a corpus, cached under a hash of text and model.
+
+  Raises:
+    ValueError: no documents, none long enough to draw from, or a vocabulary of
+      more than 65,536 tokens.
+  """
+  if vocabulary.size > 2**16:
+    raise ValueError(
+      f'vocabulary: expected at most {2**16} tokens, which are stored in 16 '
+      f'bits, found {vocabulary.size}. Give a smaller one.'
+    )
   digest = hashlib.sha256(vocabulary.sha256.encode())
   for path in paths:
     digest.update(pathlib.Path(path).read_bytes())
@@ -92,6 +115,12 @@ def tokenise(
   if not file.exists():
     rows = [vocabulary.encode(text) for text in documents(paths)]
     ends = np.cumsum([len(r) for r in rows])
+    if (longest := max(map(len, rows))) < LEAST:
+      raise ValueError(
+        f'corpus: expected documents of at least {LEAST} tokens, the longest '
+        f'in {list(map(str, paths))} has {longest}. Join short texts into '
+        'documents.'
+      )
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f'{file.stem}-{os.getpid()}.tmp.npz')
     np.savez(draft, tokens=np.concatenate(rows).astype(np.uint16), ends=ends)
@@ -141,7 +170,7 @@ def ppmi_embeddings(
 
 
 def window(
-  stream: Stream, rng: np.random.Generator, length: int, least: int = 32
+  stream: Stream, rng: np.random.Generator, length: int, least: int = LEAST
 ) -> Int[np.ndarray, ' L']:
   """Draws a run of at most `length` tokens from within one document."""
   while True:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prompt_subspace.data import files
 from prompt_subspace.data.templates import Example, Template
-from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
   import seqio

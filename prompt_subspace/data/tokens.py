@@ -7,6 +7,7 @@ only when the cache does not have the answer.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,7 +18,10 @@ from jaxtyping import Int
 from prompt_subspace.data.arrays import Arrays
 from prompt_subspace.data.tasks import Task, seqio_task
 from prompt_subspace.data.templates import Example, Template
-from prompt_subspace.data.vocabulary import EOS, Vocabulary
+from prompt_subspace.vocabulary import EOS, Vocabulary
+
+# TensorFlow reports its build and the lack of a GPU on every start.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 
 class Row(NamedTuple):

@@ -13,7 +13,7 @@ from prompt_subspace.backbone import decode, forward
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import Vocabulary
 from prompt_subspace.evaluation.metrics import METRICS, UndefinedMetric
 from prompt_subspace.training import rows as stack_rows
 

@@ -6,7 +6,9 @@ embeddings start from a PPMI-SVD of the corpus; the layers' matrices are
 trained with Muon (Jordan et al. 2024), everything else with AdamW.
 """
 
+import csv
 import functools
+import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,7 +27,7 @@ from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import batches, corpus, mixtures
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import Vocabulary
 from prompt_subspace.training import job
 from prompt_subspace.training.checkpoints import Checkpoints
 from prompt_subspace.training.progress import Progress
@@ -322,9 +324,33 @@ def pretrain(
     )
     backbone = backbones.assemble(size, config, weights, tokens)
     backbones.write(folder / 'backbone', backbone, store)
+    card = {
+      'size': size,
+      'parameters': trees.size(backbone.weights),
+      'fingerprint': backbones.load(folder / 'backbone').fingerprint,
+      'vocabulary': tokens.sha256,
+      'steps': steps,
+      'batches': mix._asdict(),
+      'validation': _last_losses(folder / 'log.csv'),
+      'texts': {pathlib.Path(t).name: _sha256(t) for t in texts},
+      'tasks': {n: a.record['checksum'] for n, a in arrays.items()},
+      'seed': seed,
+      **job.environment(),
+    }
+    job.write_json(folder / 'backbone' / 'card.json', card)
 
   record = {'texts': list(texts), 'tasks': list(tasks), 'steps': steps}
   return job.Job(folder, plan, record, run)
+
+
+def _last_losses(log: pathlib.Path) -> dict[str, float]:
+  with log.open(encoding='utf-8') as file:
+    *_, last = csv.DictReader(file)
+  return {name: float(value) for name, value in last.items()}
+
+
+def _sha256(path) -> str:
+  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def _vocabulary(texts, path: pathlib.Path, pieces: int) -> Vocabulary:
@@ -335,11 +361,17 @@ def _vocabulary(texts, path: pathlib.Path, pieces: int) -> Vocabulary:
 
 def _train(model, tx, train, check, mix, folder, steps, seed, every):
   """Runs the updates from the last checkpoint on; returns the weights."""
-  weights = initial_weights(model, train.stream, seed)
-  state = State(weights, tx.init(weights), jnp.zeros((), jnp.int32))
   checkpoints = Checkpoints(folder / 'checkpoints')
-  stored = checkpoints.restore(state)
-  state = stored[1] if stored else state
+  blank = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), backbones.expected(model.config)
+  )
+  zero = jnp.zeros((), jnp.int32)
+  stored = checkpoints.restore(State(blank, tx.init(blank), zero))
+  if stored:
+    state = stored[1]
+  else:
+    weights = initial_weights(model, train.stream, seed)
+    state = State(weights, tx.init(weights), zero)
   step, evaluate = make_step(model, tx), make_validation(model)
   held_out = validation_batches(check, mix)
   at, losses = int(state.step), []

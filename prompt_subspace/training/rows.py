@@ -64,7 +64,7 @@ def start(phis: list[PyTree], optimizer: Optimizer) -> State:
   kinds = {
     (
       jax.tree.structure(p),
-      tuple((jnp.shape(x), jnp.dtype(x)) for x in jax.tree.leaves(p)),
+      tuple((jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(p)),
     )
     for p in phis
   }

@@ -103,8 +103,8 @@ def test_the_long_reference_reaches_the_last_buckets():
       f'gradients/{stack}.block.0.layer.0.SelfAttention'
       '.relative_attention_bias.weight'
     ]
-    assert (np.abs(gradient).max(axis=1) > 0).all() or stack == 'encoder'
-    assert np.abs(gradient[[15, 31]]).max(axis=1).min() > 0
+    # the last one of each half; half of the encoder's look ahead
+    assert (np.abs(gradient[[15, 31]]).max(axis=1) > 1e-6).all()
 
 
 def live():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_subspace.data import arrays, tasks
-from prompt_subspace.data.vocabulary import EOS, Vocabulary
+from prompt_subspace.vocabulary import EOS, Vocabulary
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -337,7 +337,8 @@ import prompt_subspace.data
 import tasks.english
 for module in pkgutil.iter_modules(prompt_subspace.data.__path__):
   importlib.import_module(f'prompt_subspace.data.{module.name}')
-from prompt_subspace.data import arrays, fewshot, mixtures, tasks, vocabulary
+from prompt_subspace import vocabulary
+from prompt_subspace.data import arrays, fewshot, mixtures, tasks
 data_dir, model, cache, folder = sys.argv[1:]
 words = vocabulary.Vocabulary(model)
 words.decode(words.encode('the film'))

@@ -7,7 +7,7 @@ import pytest
 
 import tasks.english as english
 from prompt_subspace.data import arrays, files, tasks
-from prompt_subspace.data.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import Vocabulary
 
 
 def test_names_are_known_to_find(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from prompt_subspace.data import arrays, tasks
 from prompt_subspace.data.templates import Template
-from prompt_subspace.data.vocabulary import EOS
+from prompt_subspace.vocabulary import EOS
 
 QUESTIONS = {
   'inputs': ['what did she pour', 'who woke up', 'which river runs'],

@@ -6,7 +6,7 @@ import pytest
 
 from prompt_subspace.data import tasks
 from prompt_subspace.data.templates import Template
-from prompt_subspace.data.vocabulary import EOS
+from prompt_subspace.vocabulary import EOS
 
 FILMS = Template('film: {sentence}', '{label}', {'0': 'bad', '1': 'good'})
 

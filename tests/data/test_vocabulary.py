@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from prompt_subspace.data.vocabulary import EOS, PAD, UNK, Vocabulary
+from prompt_subspace.vocabulary import EOS, PAD, UNK, Vocabulary
 
 TEXTS = [
   'The film was warm.',

@@ -1,0 +1,400 @@
+"""Generation and ranking equal what the whole forward pass says."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_subspace import objectives
+from prompt_subspace.backbone import decode, forward
+from prompt_subspace.backbone.t5 import T5
+from prompt_subspace.deltas.base import touches_encoder
+from tests import tiny
+
+LENGTH = 6
+
+
+@functools.partial(tiny.jit, static_argnames=('name', 'config', 'length'))
+def greedy(name, config, weights, own, inputs, length=LENGTH):
+  delta = tiny.expand(name, own)
+  return decode.greedy(config, weights, delta, inputs, length)
+
+
+@functools.partial(
+  tiny.jit, static_argnames=('config', 'length', 'beams', 'alpha')
+)
+def beam(config, weights, delta, inputs, length, beams, alpha):
+  return decode.beam(config, weights, delta, inputs, length, beams, alpha)
+
+
+def uncached(name, config, weights, own, inputs, length=LENGTH):
+  """Greedy search by the whole forward pass, anew for every token."""
+  tokens = np.zeros((inputs.shape[0], length), np.int32)
+  done = np.zeros(inputs.shape[0], bool)
+  for i in range(length):
+    batch = {'inputs': inputs, 'targets': jnp.asarray(tokens)}
+    logits = tiny.logits(name, config, weights, own, batch)
+    tokens[:, i] = np.where(done, 0, np.argmax(logits[:, i], axis=-1))
+    done |= tokens[:, i] == decode.EOS
+  return tokens
+
+
+def with_head(weights, end):
+  """Weights whose column of the head for the end token goes through `end`."""
+  head = weights['decoder']['logits_dense']['kernel']
+  head = head.at[:, decode.EOS].set(end(head[:, decode.EOS]))
+  decoder = {**weights['decoder'], 'logits_dense': {'kernel': head}}
+  return {**weights, 'decoder': decoder}
+
+
+def often_ending(weights):
+  """Weights that end some sequences early: that logit is far from 0."""
+  return with_head(weights, lambda column: 4 * column)
+
+
+@pytest.mark.parametrize('name', tiny.ALL)
+def test_cached_greedy_search_equals_the_whole_forward_pass(name):
+  inputs, own = tiny.batch()['inputs'], tiny.phi(name)
+  # an end token that is likely enough to come in some sequences
+  weights = often_ending(tiny.frozen())
+  found = greedy(name, tiny.CONFIG, weights, own, inputs)
+  np.testing.assert_array_equal(
+    found, uncached(name, tiny.CONFIG, weights, own, inputs)
+  )
+  if name != tiny.PLAIN:
+    plain = greedy(tiny.PLAIN, tiny.CONFIG, weights, {}, inputs)
+    assert (np.asarray(found) != np.asarray(plain)).any()
+
+
+@pytest.mark.parametrize(
+  'name', [tiny.PLAIN, 'prompt, decoder too', 'prefix, flat, cross too', 'full']
+)
+def test_scanned_layers_generate_the_same(name):
+  config = tiny.CONFIG.replace(scan_layers=True, remat=True)
+  inputs, own = tiny.batch()['inputs'], tiny.phi(name)
+  np.testing.assert_array_equal(
+    greedy(name, config, tiny.frozen(config), own, inputs),
+    greedy(name, tiny.CONFIG, tiny.frozen(), own, inputs),
+  )
+
+
+@pytest.mark.parametrize('name', ['prompt, decoder too', 'prefix'])
+def test_generation_with_prefix_positions_and_a_tied_head(name):
+  config = tiny.TIED.replace(prefix_positions=True)
+  inputs = tiny.batch()['inputs']
+  own, weights = tiny.phi(name), tiny.frozen(config)
+  np.testing.assert_array_equal(
+    greedy(name, config, weights, own, inputs),
+    uncached(name, config, weights, own, inputs),
+  )
+
+
+def test_generation_with_a_delta_for_each_example_equals_one_by_one():
+  name = 'lora, everywhere'
+  inputs = tiny.batch()['inputs']
+  each = [tiny.phi(name, seed) for seed in range(3)]
+  together = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
+  found = greedy(name, tiny.CONFIG, tiny.frozen(), together, inputs)
+  wide = beam(
+    tiny.CONFIG,
+    tiny.frozen(),
+    tiny.expand(name, together),
+    inputs,
+    LENGTH,
+    2,
+    0.0,
+  )[0]
+  for i, own in enumerate(each):
+    row = inputs[i : i + 1]
+    alone = greedy(name, tiny.CONFIG, tiny.frozen(), own, row)
+    np.testing.assert_array_equal(found[i], alone[0])
+    delta = tiny.expand(name, own)
+    alone = beam(tiny.CONFIG, tiny.frozen(), delta, row, LENGTH, 2, 0.0)[0]
+    np.testing.assert_array_equal(wide[i], alone[0])
+
+
+def test_a_known_encoder_output_is_used():
+  name = 'prefix, flat, cross too'
+  own = {'decoder': tiny.phi(name)['decoder']}
+  delta = tiny.expand(name, own)
+  assert not touches_encoder(delta)
+  inputs = tiny.batch()['inputs']
+
+  @tiny.jit
+  def both(inputs):
+    encoded = forward.encode(tiny.CONFIG, tiny.frozen(), {}, inputs)
+    args = tiny.CONFIG, tiny.frozen(), delta, inputs, 4
+    return [
+      (
+        decode.greedy(*args, encoded=known),
+        *decode.beam(*args, beams=2, encoded=known),
+      )
+      for known in (None, encoded, encoded + 1)
+    ]
+
+  alone, given, other = both(inputs)
+  jax.tree.map(np.testing.assert_array_equal, alone, given)
+  assert (np.asarray(alone[2]) != np.asarray(other[2])).all()
+
+
+def counted(monkeypatch, config, weights, inputs, length):
+  """Tokens of greedy and beam search, and how often each ran the decoder."""
+  calls = []
+  original = T5.decode
+
+  def decode_and_count(self, *args, **kwargs):
+    jax.debug.callback(lambda: calls.append(1))
+    return original(self, *args, **kwargs)
+
+  @tiny.jit
+  def run(weights, inputs):
+    return decode.greedy(config, weights, {}, inputs, length)
+
+  @tiny.jit
+  def run_beam(weights, inputs):
+    return decode.beam(config, weights, {}, inputs, length, 2, 0.0)[0]
+
+  found = []
+  with monkeypatch.context() as patch:
+    patch.setattr(T5, 'decode', decode_and_count)
+    for search in (run, run_beam):
+      tokens = np.asarray(search(weights, inputs))
+      jax.effects_barrier()
+      found.append((tokens, len(calls)))
+      calls.clear()
+  return found
+
+
+def test_search_stops_when_all_sequences_have_ended(monkeypatch):
+  inputs = tiny.batch()['inputs']
+  # one direction of the hidden states is the same everywhere, so that the
+  # end token can be made certain or impossible
+  table = tiny.frozen()['token_embedder']['embedding'].at[:, 0].set(100.0)
+  weights = {**tiny.frozen(), 'token_embedder': {'embedding': table}}
+
+  def run(end):
+    changed = with_head(weights, lambda column: column.at[0].set(end))
+    return counted(monkeypatch, tiny.CONFIG, changed, inputs, LENGTH)
+
+  for tokens, calls in run(10.0):
+    assert calls == 1
+    assert (tokens[:, 0] == decode.EOS).all() and (tokens[:, 1:] == 0).all()
+  for tokens, calls in run(-10.0):
+    assert calls == LENGTH
+    assert (tokens != decode.EOS).all()
+
+
+def test_search_goes_on_until_the_last_sequence_has_ended(monkeypatch):
+  inputs = tiny.batch(4, inputs=(7, 4, 1, 5, 6, 3, 7, 7))['inputs']
+  weights = often_ending(tiny.frozen())
+  (tokens, calls), _ = counted(
+    monkeypatch, tiny.CONFIG, weights, inputs, LENGTH
+  )
+  ends = [
+    int(np.argmax(row == decode.EOS)) + 1 if decode.EOS in row else LENGTH
+    for row in tokens
+  ]
+  assert calls == max(ends) and len(set(ends)) > 2
+  for row, end in zip(tokens, ends, strict=True):
+    assert (row[end:] == 0).all()
+
+
+SMALL = tiny.CONFIG.replace(vocab_size=5)
+SMALL_INPUTS = jnp.asarray([[2, 3, 4, 1], [4, 1, 0, 0], [3, 3, 1, 0]])
+
+
+@functools.cache
+def all_sequences(name, length):
+  """{tokens: log p of each token}, for each example, by brute force."""
+  every = np.asarray(
+    list(itertools.product(range(SMALL.vocab_size), repeat=length)), np.int32
+  )
+  tables = []
+  for row in SMALL_INPUTS:
+    batch = {
+      'inputs': jnp.broadcast_to(row, (len(every), row.shape[0])),
+      'targets': jnp.asarray(every),
+    }
+    logits = tiny.logits(
+      name, SMALL, tiny.frozen(SMALL), tiny.phi(name, config=SMALL), batch
+    )
+    logits = np.asarray(logits, np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(log_p, every[..., None], axis=-1)[..., 0]
+    tables.append({tuple(k): v for k, v in zip(every, chosen, strict=True)})
+  return tables
+
+
+def penalised(log_p, alpha):
+  return sum(log_p) / ((5 + len(log_p)) / 6) ** alpha
+
+
+def finished(table):
+  """{sequence as generated: log p of its tokens up to its end}."""
+  found = {}
+  for tokens, log_p in table.items():
+    end = tokens.index(1) + 1 if 1 in tokens else len(tokens)
+    padded = (*tokens[:end], *[0] * (len(tokens) - end))
+    found[padded] = log_p[:end]
+  return found
+
+
+def search_by_hand(table, length, beams, alpha):
+  """Beam search over a table of all sequences, in lists."""
+  live, ended = [()], []
+  for i in range(length):
+    options = []
+    for prefix in live:
+      for token in range(SMALL.vocab_size):
+        tokens = (*prefix, token)
+        rest = (0,) * (length - len(tokens))
+        log_p = table[(*tokens, *rest)][: len(tokens)]
+        options.append((sum(log_p), tokens, log_p))
+    options.sort(key=lambda option: -option[0])
+    for _, tokens, log_p in options[:beams]:
+      if tokens[-1] == 1 or i + 1 == length:
+        rest = (0,) * (length - len(tokens))
+        ended.append((penalised(log_p, alpha), (*tokens, *rest)))
+    live = [tokens for _, tokens, _ in options if tokens[-1] != 1][:beams]
+  return max(ended)
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.6, 2.0])
+@pytest.mark.parametrize('name', [tiny.PLAIN, 'prompt, decoder too'])
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences(name, alpha):
+  length = 3
+  delta = tiny.expand(name, tiny.phi(name, config=SMALL))
+  # as many beams as there are sequences without an end before the last token
+  beams = (SMALL.vocab_size - 1) ** (length - 1)
+  tokens, scores = beam(
+    SMALL, tiny.frozen(SMALL), delta, SMALL_INPUTS, length, beams, alpha
+  )
+  for i, table in enumerate(all_sequences(name, length)):
+    choices = finished(table)
+    best = max(choices, key=lambda key: penalised(choices[key], alpha))
+    assert tuple(np.asarray(tokens[i])) == best
+    expected = penalised(choices[best], alpha)
+    np.testing.assert_allclose(scores[i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(('beams', 'alpha'), [(2, 0.0), (3, 1.0)])
+@pytest.mark.parametrize('scan', [False, True])
+def test_a_narrow_beam_keeps_what_a_search_by_hand_keeps(beams, alpha, scan):
+  length = 4
+  config = SMALL.replace(scan_layers=scan)
+  tokens, scores = beam(
+    config, tiny.frozen(config), {}, SMALL_INPUTS, length, beams, alpha
+  )
+  for i, table in enumerate(all_sequences(tiny.PLAIN, length)):
+    score, best = search_by_hand(table, length, beams, alpha)
+    assert tuple(np.asarray(tokens[i])) == best
+    np.testing.assert_allclose(scores[i], score, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', [tiny.PLAIN, 'prompt, decoder too', 'full'])
+def test_one_beam_without_penalty_is_greedy(name):
+  inputs, own = tiny.batch()['inputs'], tiny.phi(name)
+  weights = often_ending(tiny.frozen())
+  found, _ = beam(
+    tiny.CONFIG, weights, tiny.expand(name, own), inputs, LENGTH, 1, 0.0
+  )
+  expected = greedy(name, tiny.CONFIG, weights, own, inputs)
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_bad_lengths_and_beams_are_named():
+  args = tiny.CONFIG, tiny.frozen(), {}, tiny.batch()['inputs']
+  with pytest.raises(ValueError, match='length: expected'):
+    decode.greedy(*args, 0)
+  with pytest.raises(ValueError, match='beams: expected'):
+    decode.beam(*args, 3, beams=0)
+  with pytest.raises(ValueError, match='alpha: expected'):
+    decode.beam(*args, 3, alpha=-1.0)
+
+
+def test_a_decoder_prompt_cannot_be_left_out_by_mistake():
+  name = 'prompt, decoder too'
+  tokens = tiny.batch()['inputs']
+  with pytest.raises(ValueError, match='prefill: expected True'):
+    T5(tiny.CONFIG).apply(
+      forward.variables(
+        tiny.CONFIG, tiny.frozen(), tiny.expand(name, tiny.phi(name))
+      ),
+      jnp.zeros((3, 10, 16)),
+      tokens,
+      tokens,
+      enable_dropout=False,
+      decode=True,
+      method=T5.decode,
+      mutable=['cache'],
+    )
+
+
+@functools.partial(tiny.jit, static_argnames=('name', 'config'))
+def choice_scores(name, config, weights, own, batch, choices):
+  delta = tiny.expand(name, own)
+  return forward.choice_scores(config, weights, delta, batch, choices)
+
+
+CHOICES = tiny.batch(7, targets=(5, 2, 3, 1))['targets']
+
+
+def one_by_one(name, config, own, inputs, choice):
+  """log p of one choice for every example, by the whole forward pass."""
+  batch = {'inputs': inputs, 'targets': choice}
+  weights = tiny.frozen(config)
+  logits = tiny.logits(name, config, weights, own, batch)
+  return objectives.token_log_likelihood(logits, choice).sum(axis=-1)
+
+
+@pytest.mark.parametrize('positions', [False, True])
+@pytest.mark.parametrize(
+  'name', [tiny.PLAIN, 'prompt, decoder too', 'prefix, flat, cross too']
+)
+def test_packed_choices_score_as_one_by_one(name, positions):
+  config = tiny.CONFIG.replace(prefix_positions=positions)
+  inputs, own = tiny.batch()['inputs'], tiny.phi(name)
+  unused = jnp.concatenate([CHOICES, jnp.zeros_like(CHOICES[:1])])
+  found = choice_scores(
+    name, config, tiny.frozen(config), own, {'inputs': inputs}, unused
+  )
+  assert found.shape == (3, 5)
+  assert (np.asarray(found[:, 4]) == -np.inf).all()
+  for c, choice in enumerate(CHOICES):
+    repeated = jnp.broadcast_to(choice, (3, choice.shape[0]))
+    expected = one_by_one(name, config, own, inputs, repeated)
+    np.testing.assert_allclose(found[:, c], expected, atol=5e-5)
+
+
+def test_choices_of_each_example_score_as_one_by_one():
+  name, inputs = 'prompt, decoder too', tiny.batch()['inputs']
+  own = tiny.phi(name)
+  order = np.asarray([[0, 1, 2], [3, 2, 1], [1, 0, 3]])
+  choices = jnp.asarray(np.asarray(CHOICES)[order]).at[1, 2].set(0)
+  found = choice_scores(
+    name, tiny.CONFIG, tiny.frozen(), own, {'inputs': inputs}, choices
+  )
+  for c in range(3):
+    expected = one_by_one(name, tiny.CONFIG, own, inputs, choices[:, c])
+    unused = np.asarray(choices[:, c] == 0).all(axis=-1)
+    assert unused.tolist() == [False, c == 2, False]
+    expected = np.where(unused, -np.inf, expected)
+    np.testing.assert_allclose(found[:, c], expected, atol=5e-5)
+
+
+def test_choices_use_a_known_encoder_output():
+  inputs = tiny.batch()['inputs']
+  args = tiny.PLAIN, tiny.CONFIG, tiny.frozen(), {}
+
+  @tiny.jit
+  def encode(inputs):
+    return forward.encode(tiny.CONFIG, tiny.frozen(), {}, inputs)
+
+  alone = choice_scores(*args, {'inputs': inputs}, CHOICES)
+  for shift, same in ((0.0, True), (1.0, False)):
+    known = {'inputs': inputs, 'encoded': encode(inputs) + shift}
+    found = choice_scores(*args, known, CHOICES)
+    assert np.allclose(found, alone, atol=1e-5) == same
