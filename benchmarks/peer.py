@@ -169,7 +169,7 @@ def rank(side: Side) -> dict:
   def once():
     scores = []
     for choice in choices:
-      labels = choice.expand(len(inputs), -1)
+      labels = choice.expand(len(inputs), -1).contiguous()
       logits = side.model(
         input_ids=inputs, attention_mask=(inputs > 0).long(), labels=labels
       ).logits

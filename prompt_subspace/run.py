@@ -8,6 +8,7 @@ A gin file binds `run.job.job` to a recipe, a function that plans a `Job`, and
 
 import argparse
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -22,15 +23,17 @@ def job(job: Job, report: Report | None = None) -> tuple[Job, Report | None]:
   return job, report
 
 
-def parse(
-  argv: Sequence[str], program: str
-) -> tuple[Job, Report | None]:
+def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
   """Reads gin files and bindings from a command line; builds the job.
 
   Args:
     argv: `--gin_file=F` (repeatable), `--gin.NAME=VALUE` (later wins; strings
       in inner quotes), `--gin_search_paths=A,B`.
     program: name of the command, for its help.
+
+  Raises:
+    ValueError: a file, module, name or value that does not exist or cannot be
+      read, a macro that no file defines, no job, or what its recipe says.
   """
   parser = argparse.ArgumentParser(
     prog=f'python -m prompt_subspace.{program}',
@@ -47,8 +50,37 @@ def parse(
     bindings.append(word.removeprefix('--gin.').replace('=', ' = ', 1))
   for path in known.gin_search_paths.split(','):
     gin.add_config_file_search_path(path)
-  gin.parse_config_files_and_bindings(known.gin_file, bindings)
+  gin.clear_config()
+  try:
+    gin.parse_config_files_and_bindings(
+      known.gin_file, None, finalize_config=False
+    )
+    _check_macros(bindings)
+    gin.parse_config(bindings)
+    gin.finalize()
+  except (OSError, ImportError, AttributeError, SyntaxError) as error:
+    raise ValueError(f'gin: {error}') from error
+  if not re.search(r'^run\.job\.job = ', gin.config_str(), re.M):
+    raise ValueError(
+      f'gin_file: expected a file that binds run.job.job to a recipe, as '
+      f'gin/tune.gin does, found none in {known.gin_file}.'
+    )
   return gin.get_configurable(job)()
+
+
+def _check_macros(bindings: Sequence[str]) -> None:
+  """Raises ValueError for NAME = VALUE with a name that no file defines.
+
+  gin would take it for a new macro, which nothing uses.
+  """
+  defined = re.findall(r'^(\w+) = ', gin.config_str(), re.M)
+  for binding in bindings:
+    name = binding.partition(' = ')[0]
+    if re.fullmatch(r'\w+', name) and name not in defined:
+      raise ValueError(
+        f'--gin.{name}: expected one of {", ".join(sorted(defined))}, or a '
+        f'parameter such as --gin.tune.tune.max_input; found {name}.'
+      )
 
 
 def main(argv: Sequence[str]) -> int:

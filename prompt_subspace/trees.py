@@ -78,7 +78,7 @@ def ravel(
   ends = np.cumsum([int(np.prod(s)) for s in shapes])[:-1]
 
   def back(vector: Float[Array, ' M']) -> PyTree:
-    parts = jnp.split(vector, ends)
+    parts = jnp.split(vector, ends) if leaves else []
     pieces = [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
     return jax.tree.unflatten(treedef, pieces)
 

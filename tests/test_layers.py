@@ -32,14 +32,22 @@ ALLOWED = {
 EXCEPTIONS = {
   'data/tasks.py': {'evaluation'},
 }
-# third-party modules and the only files that may import them at the top
+# third-party module -> the only files that may import it at the top, and those
+# that may do so inside of functions
 HELD = {
-  'flax': ('backbone/', 'training/t5x_model.py'),
-  't5x': ('training/t5x_model.py',),
-  'gin': ('run.py', 'check.py'),
-  'seqio': (),
-  'tensorflow': (),
-  'tensorflow_datasets': (),
+  'flax': (('backbone/', 'training/t5x_model.py'), ()),
+  't5x': (('training/t5x_model.py',), ()),
+  'gin': (('run.py', 'check.py'), ()),
+  'seqio': ((), ('vocabulary.py', 'data/', 'training/t5x_model.py')),
+  'tensorflow': ((), ('data/',)),
+  'tensorflow_datasets': ((), ('data/',)),
+}
+# part -> all that it may need at the top besides the standard library
+ARRAYS = {'jax', 'numpy', 'jaxtyping'}
+NEEDED = {
+  **dict.fromkeys(('trees', 'objectives', 'deltas', 'reparams'), ARRAYS),
+  'vocabulary': {'sentencepiece'},
+  'data': {'numpy', 'jaxtyping'},
 }
 FILES = sorted((ROOT / PACKAGE).rglob('*.py'))
 NAMES = [str(f.relative_to(ROOT / PACKAGE)) for f in FILES]
@@ -94,13 +102,28 @@ def test_imports_go_down(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_methods_do_not_know_each_other(name):
+  part = part_of(name)
+  if part in ('deltas', 'reparams') and not name.endswith('__init__.py'):
+    for found in imports(ROOT / PACKAGE / name):
+      pieces = found.split('.')
+      if pieces[:2] == [PACKAGE, part]:
+        assert pieces[2:3] == ['base'], f'{name} imports {found}'
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_third_party_modules_stay_where_they_belong(name):
-  for found in imports(ROOT / PACKAGE / name, top_only=True):
-    holders = HELD.get(found.split('.')[0])
-    if holders is not None:
-      assert name.startswith(holders) if holders else False, (
-        f'{name} imports {found}'
-      )
+  path, part = ROOT / PACKAGE / name, part_of(name)
+  at_top = {found.split('.')[0] for found in imports(path, top_only=True)}
+  anywhere = {found.split('.')[0] for found in imports(path)}
+  for module, (top, inside) in HELD.items():
+    if module in at_top:
+      assert name.startswith(top), f'{name} imports {module} at the top'
+    elif module in anywhere:
+      assert name.startswith((*top, *inside)), f'{name} imports {module}'
+  if part in NEEDED:
+    known = {*sys.stdlib_module_names, PACKAGE, *NEEDED[part]}
+    assert not at_top - known, f'{name} imports {at_top - known}'
 
 
 def test_the_walk_sees_imports(tmp_path):
@@ -130,7 +153,7 @@ def test_importing_everything_brings_no_tensorflow():
   modules = [
     '.'.join([PACKAGE, *pathlib.PurePath(n).with_suffix('').parts])
     for n in NAMES
-    if not n.endswith('__init__.py') and n != 'data/tokens.py'
+    if not n.endswith('__init__.py') and n != 'training/t5x_model.py'
   ]
   code = (
     'import importlib, sys\n'

@@ -50,6 +50,27 @@ def test_gradient_is_the_finite_difference():
   assert not np.any(found[0, 2:])
 
 
+def test_large_and_bfloat16_logits_are_summed_in_float32():
+  logits, targets = example()
+  large = 1e4 * logits
+  loss, _ = objectives.cross_entropy(
+    jnp.asarray(large, jnp.float32), jnp.asarray(targets)
+  )
+  np.testing.assert_allclose(loss, reference(large, targets), rtol=1e-5)
+  half = jnp.asarray(logits, jnp.bfloat16)
+  loss, _ = objectives.cross_entropy(half, jnp.asarray(targets))
+  assert loss.dtype == jnp.float32
+  exact = reference(np.asarray(half, np.float64), targets)
+  np.testing.assert_allclose(loss, exact, rtol=1e-6)
+
+
+def test_a_target_outside_of_the_vocabulary_is_nan():
+  logits, targets = example()
+  targets[1, 2] = 7
+  loss, _ = objectives.cross_entropy(jnp.asarray(logits), jnp.asarray(targets))
+  assert np.isnan(loss)
+
+
 def test_no_targets_cost_nothing():
   logits, targets = example()
   loss, weight = objectives.cross_entropy(

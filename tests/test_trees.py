@@ -28,6 +28,8 @@ def test_merge_joins_and_refuses_doubles():
   assert merged == {'a': {'x': 1, 'y': 2}}
   with pytest.raises(ValueError, match='a/x'):
     trees.merge({'a': {'x': 1}}, {'a': {'x': 2}})
+  with pytest.raises(ValueError, match='leaf'):
+    trees.merge({'a': {'x': 1}}, {'a': 2})
 
 
 def test_ravel_is_a_vector_and_comes_back():
@@ -35,6 +37,17 @@ def test_ravel_is_a_vector_and_comes_back():
   assert vector.shape == (trees.size(TREE),) == (8,)
   np.testing.assert_array_equal(back(vector)['b']['x'], TREE['b']['x'])
   np.testing.assert_array_equal(back(2 * vector)['a'], 2 * TREE['a'])
+
+
+def test_ravel_keeps_order_types_apart_and_takes_odd_trees():
+  tree = {'z': jnp.asarray(3), 'a': [jnp.ones((0, 2)), jnp.asarray([True])]}
+  vector, back = trees.ravel(tree)
+  assert vector.dtype == jnp.float32
+  np.testing.assert_array_equal(vector, [1.0, 3.0])
+  found = back(vector)
+  assert found['z'].shape == () and found['a'][0].shape == (0, 2)
+  nothing, back = trees.ravel({})
+  assert nothing.shape == (0,) and back(nothing) == {}
 
 
 def test_sizes_and_description():

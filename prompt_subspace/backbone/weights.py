@@ -5,6 +5,7 @@ A folder of ours holds `weights.safetensors` (names joined by `/`),
 scale per channel, in a second array named `<name>:scale`.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from prompt_subspace import trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone.t5 import T5
-from prompt_subspace.vocabulary import Vocabulary
 from prompt_subspace.deltas.base import Setting, check_names
+from prompt_subspace.vocabulary import Vocabulary
 
 BUNDLED = {'mini': pathlib.Path(__file__).parent / 'mini'}
 SCALE = ':scale'
@@ -169,11 +170,15 @@ def random(
 ) -> Backbone:
   """Returns a backbone with freshly drawn weights, for tests and timing."""
   plain = config.replace(scan_layers=False, remat=False)
-  tokens = jnp.ones((1, 2), jnp.int32)
-  weights = jax.jit(
-    lambda key: T5(plain).init(key, tokens, tokens, enable_dropout=False)
-  )(jax.random.key(seed))['params']
+  weights = _draw(plain, jax.random.key(seed))
   return assemble('random', config, weights, vocabulary)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _draw(config, key):
+  tokens = jnp.ones((1, 2), jnp.int32)
+  model = T5(config)
+  return model.init(key, tokens, tokens, enable_dropout=False)['params']
 
 
 def write(

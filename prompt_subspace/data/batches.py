@@ -17,7 +17,7 @@ from jaxtyping import Int
 from prompt_subspace.data.orders import order
 
 EDGES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-TARGET_EDGES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+TARGET_EDGES = (4, 8, 16, 32, 64, 128, 256, 512)
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -41,13 +41,17 @@ def round_up(length: int, edges: Sequence[int] = EDGES) -> int:
   return int(length)
 
 
-def choose_edges(lengths: Int[np.ndarray, ' N'], count: int) -> tuple[int, ...]:
+def choose_edges(
+  lengths: Int[np.ndarray, ' N'],
+  count: int,
+  widths: Sequence[int] = EDGES,
+) -> tuple[int, ...]:
   """Picks at most `count` bucket edges with the least padding.
 
-  Every edge is a shape that is compiled once, so few are wanted. Edges come
-  from the fixed list `EDGES`, so that tasks share compiled shapes.
+  Every edge is a shape that is compiled once, so few are wanted. They come
+  from the fixed list `widths`, so that tasks share compiled shapes.
   """
-  needed = np.array([round_up(n) for n in lengths])
+  needed = np.array([round_up(n, widths) for n in lengths])
   candidates = sorted(set(needed.tolist()))
   top = candidates[-1]
   best, cost = (top,), top * len(needed)

@@ -13,9 +13,9 @@ from prompt_subspace.backbone import decode, forward
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.vocabulary import Vocabulary
 from prompt_subspace.evaluation.metrics import METRICS, UndefinedMetric
 from prompt_subspace.training import rows as stack_rows
+from prompt_subspace.vocabulary import Vocabulary
 
 # float32 logits of one evaluation batch stay below this many bytes
 LOGITS_BYTES = 128 * 2**20
@@ -93,6 +93,8 @@ def predict(
   *,
   examples: int | None = None,
   batch_size: int = 32,
+  buckets: int = 3,
+  widths: Sequence[int] = batches.EDGES,
   length: int | None = None,
 ) -> list[list[str]]:
   """Returns each row's predicted texts for the first examples of a split.
@@ -110,6 +112,8 @@ def predict(
     vocab_size: columns of the logits, which bound the batch's memory.
     examples: how many examples to use; None all.
     batch_size: examples at once.
+    buckets: how many different widths inputs are padded to.
+    widths: what these are chosen from.
     length: longest generated text in tokens; by default that of the targets.
 
   Returns:
@@ -119,22 +123,23 @@ def predict(
   arrays = task.splits[split]
   count = min(examples or len(arrays.labels), len(arrays.labels))
   lengths = np.asarray((arrays.inputs[:count] > 0).sum(axis=1))
-  edges = batches.choose_edges(lengths, 3)
+  edges = batches.choose_edges(lengths, buckets, widths)
   picked = jnp.asarray(list(rows), jnp.int32)
   longest = length or arrays.targets.shape[1]
+  choices = None
   if arrays.choices is not None:
-    batch_size = _fitting(arrays.choices, batch_size, vocab_size)
+    choices = few_shapes(arrays.choices)
+    batch_size = _fitting(choices, batch_size, vocab_size)
   out = np.zeros((len(rows), count, longest), np.int32)
   found = np.zeros((len(rows), count), np.int32)
   for width, indices in batches.in_order(lengths, batch_size, edges):
     batch = stack_rows.gather(data, jnp.asarray(indices), width, 1)
-    if arrays.choices is None:
+    if choices is None:
       tokens = predictor.generate(frozen, phi, picked, batch, longest)
       out[:, indices] = np.asarray(tokens)
     else:
-      shared = arrays.choices.ndim == 2
-      choices = arrays.choices if shared else arrays.choices[indices]
-      best = predictor.rank(frozen, phi, picked, batch, jnp.asarray(choices))
+      mine = choices if choices.ndim == 2 else choices[indices]
+      best = predictor.rank(frozen, phi, picked, batch, jnp.asarray(mine))
       found[:, indices] = np.asarray(best)
   if arrays.choices is None:
     return [[vocabulary.decode(t.tolist()) for t in row] for row in out]
@@ -161,6 +166,20 @@ def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:
     return f'#{choice}'
 
   return text
+
+
+def few_shapes(
+  choices: Int[np.ndarray, '*N C T'],
+) -> Int[np.ndarray, '*N C2 T2']:
+  """Pads choices to a power of two of them, and to few lengths.
+
+  Tasks then share compiled shapes. The slots added are empty and never win.
+  """
+  count, length = choices.shape[-2:]
+  more = 2 ** (count - 1).bit_length() - count
+  longer = batches.round_up(length, batches.TARGET_EDGES) - length
+  widths = [(0, 0)] * (choices.ndim - 2) + [(0, more), (0, longer)]
+  return np.pad(choices, widths)
 
 
 def _fitting(

@@ -49,12 +49,16 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   os.replace(draft, path)
 
 
-def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
-  """Ties a run folder to what decides its results, or refuses it.
+def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+  """Refuses a run folder that is tied to something else; writes nothing.
 
   Args:
     folder: of the run.
-    identity: JSON values; a folder made with others cannot be continued.
+    identity: JSON values; a folder made with others cannot be continued. It
+      may have entries that the folder knows nothing of, and lack some.
+
+  Returns:
+    The entries of both.
 
   Raises:
     ValueError: the folder holds results of something else; says what differs.
@@ -62,8 +66,7 @@ def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
   path = folder / 'identity.json'
   now = json.loads(json.dumps(identity))
   if not path.exists():
-    write_json(path, now)
-    return
+    return now
   before = json.loads(path.read_text(encoding='utf-8'))
   if differences := list(_differences(before, now)):
     lines = '\n  '.join(differences)
@@ -71,6 +74,19 @@ def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
       f'out: {folder} holds results that were made differently:\n  {lines}\n'
       'Name another folder, or go back to the settings it was made with.'
     )
+  return _joined(before, now)
+
+
+def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
+  """Ties a run folder to what decides its results, or refuses it: `check`."""
+  write_json(folder / 'identity.json', check(folder, identity))
+
+
+def _joined(before, now):
+  if not (isinstance(before, dict) and isinstance(now, dict)):
+    return now
+  both = {n: _joined(before[n], now[n]) for n in before if n in now}
+  return {**before, **now, **both}
 
 
 def _differences(before, now, path=''):

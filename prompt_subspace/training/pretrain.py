@@ -27,10 +27,10 @@ from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import batches, corpus, mixtures
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.vocabulary import Vocabulary
 from prompt_subspace.training import job
 from prompt_subspace.training.checkpoints import Checkpoints
 from prompt_subspace.training.progress import Progress
+from prompt_subspace.vocabulary import Vocabulary
 
 
 class State(NamedTuple):

@@ -74,18 +74,23 @@ def start(phis: list[PyTree], optimizer: Optimizer) -> State:
       'different ones. Put rows of different methods or sizes into different '
       'stacks.'
     )
-  phi = jax.tree.map(lambda *xs: jnp.stack(xs), *phis)
-  count = len(phis)
-  return State(
-    phi=phi,
-    # the rate plays no part in an optimiser's initial state
-    optimizer=jax.vmap(lambda p: optimizer(0.0).init(p))(phi),
-    best=jax.tree.map(jnp.copy, phi),
-    best_score=jnp.full((count,), -jnp.inf),
-    best_step=jnp.zeros((count,), jnp.int32),
-    alive=jnp.ones((count,), bool),
-    stopped=jnp.full((count,), -1, jnp.int32),
-  )
+
+  @jax.jit
+  def make(phis):
+    phi = jax.tree.map(lambda *xs: jnp.stack(xs), *phis)
+    count = len(phis)
+    return State(
+      phi=phi,
+      # the rate plays no part in an optimiser's initial state
+      optimizer=jax.vmap(lambda p: optimizer(0.0).init(p))(phi),
+      best=jax.tree.map(jnp.copy, phi),
+      best_score=jnp.full((count,), -jnp.inf),
+      best_step=jnp.zeros((count,), jnp.int32),
+      alive=jnp.ones((count,), bool),
+      stopped=jnp.full((count,), -1, jnp.int32),
+    )
+
+  return make(tuple(phis))
 
 
 def chunk_size(count: int) -> int:
@@ -268,6 +273,8 @@ def gather(
   }
 
 
-def take_row(tree: PyTree, row: int) -> PyTree:
-  """Returns one row of a stacked tree as numpy arrays."""
-  return jax.tree.map(lambda x: np.asarray(x[row]), tree)
+def to_rows(tree: PyTree) -> list[PyTree]:
+  """Returns the rows of a stacked tree, as numpy arrays."""
+  held = jax.tree.map(np.asarray, tree)
+  count = len(jax.tree.leaves(held)[0])
+  return [jax.tree.map(lambda x, i=i: x[i], held) for i in range(count)]

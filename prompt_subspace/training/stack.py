@@ -15,82 +15,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import forward
 from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.deltas.base import Method, touches_encoder
+from prompt_subspace.deltas.base import Method
 from prompt_subspace.evaluation import predict
+from prompt_subspace.training import feed
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.checkpoints import Checkpoints
 from prompt_subspace.training.optimizers import Optimizer
 from prompt_subspace.training.progress import Progress
-
-
-class Settings(NamedTuple):
-  """How the rows of a stack are trained; the same for all of them.
-
-  Attributes:
-    steps: updates.
-    batch_size: examples per update, B.
-    evaluate_every: updates between evaluations on the validation split.
-    validation_examples: how many of it are used; None all.
-    test_examples: how many of the test split are used; None all.
-    evaluation_batch: examples at once in evaluation.
-    buckets: widths that a task's inputs are padded to.
-    microbatch: examples in flight at once; None suits the device.
-    chunk: rows computed at once; None suits the device.
-    cache_encoder: compute a frozen encoder's output once per example where
-      the method allows it and dropout is off; None: if it fits in
-      `cache_bytes`.
-    cache_bytes: limit of that cache.
-    checkpoint_seconds: least time between checkpoints.
-  """
-
-  steps: int = 500
-  batch_size: int = 16
-  evaluate_every: int = 100
-  validation_examples: int | None = 200
-  test_examples: int | None = None
-  evaluation_batch: int = 32
-  buckets: int = 3
-  microbatch: int | None = None
-  chunk: int | None = None
-  cache_encoder: bool | None = None
-  cache_bytes: int = 2**30
-  checkpoint_seconds: float = 60.0
-
-
-# settings that change how fast a row is computed, but not what it computes
-SPEED_ONLY = (
-  'evaluation_batch',
-  'microbatch',
-  'chunk',
-  'cache_encoder',
-  'cache_bytes',
-  'checkpoint_seconds',
-)
-
-
-class RowSpec(NamedTuple):
-  """One run of a stack.
-
-  Attributes:
-    id: names the run; its random keys are folded from it and the seed.
-    task: name of its task.
-    seed: of its draws.
-    rate: learning rate.
-    phi: where it starts.
-  """
-
-  id: str
-  task: str
-  seed: int
-  rate: float
-  phi: Any
+from prompt_subspace.training.spec import RowSpec, Settings
 
 
 class RowResult(NamedTuple):
@@ -161,6 +98,17 @@ def make_engine(
   return Engine(method, step, predictor)
 
 
+class Stack(NamedTuple):
+  """A stack at work: everything but its state."""
+
+  engine: Engine
+  backbone: Backbone
+  specs: Sequence[RowSpec]
+  tasks: Mapping[str, TaskArrays]
+  settings: Settings
+  feed: feed.Feed
+
+
 def train_stack(
   engine: Engine,
   backbone: Backbone,
@@ -180,31 +128,28 @@ def train_stack(
     specs: the rows.
     tasks: arrays of every task that a row names.
     settings: as the engine was made with.
-    folder: for checkpoints and TensorBoard; None keeps none. Checkpoints are
-      removed when the stack is done.
+    folder: for checkpoints and TensorBoard; None keeps none. The checkpoints
+      stay until `remove_checkpoints`.
     description: what the progress line begins with.
 
   Returns:
     A result for each row, in order.
   """
   began = time.monotonic()
-  data = _Data(engine.method, backbone, specs, tasks, settings)
+  data = feed.make_feed(engine.method, backbone, specs, tasks, settings)
+  stack = Stack(engine, backbone, specs, tasks, settings, data)
   state = stack_rows.start([s.phi for s in specs], optimizer)
-  rates = jnp.asarray([s.rate for s in specs], jnp.float32)
-  keys = jnp.stack([stack_rows.random_key(k) for k in data.keys])
   at, before = 0, 0.0
-  with contextlib.ExitStack() as stack:
+  with contextlib.ExitStack() as exits:
     checkpoints = None
     if folder is not None:
       checkpoints = Checkpoints(pathlib.Path(folder) / 'checkpoints')
-      stack.callback(checkpoints.close)
-      stored = checkpoints.restore(
-        {'state': state, 'seconds': np.zeros(()), 'step': np.zeros((), int)}
-      )
+      exits.callback(checkpoints.close)
+      stored = checkpoints.restore(_snapshot(state, 0, 0.0))
       if stored:
         state, at = stored[1]['state'], int(stored[1]['step'])
         before = float(stored[1]['seconds'])
-    progress = stack.enter_context(
+    progress = exits.enter_context(
       Progress(
         settings.steps,
         description,
@@ -215,43 +160,16 @@ def train_stack(
     saved = time.monotonic()
     while at < settings.steps:
       until = min(settings.steps, at + settings.evaluate_every)
-      losses = []
-      for number in range(at, until):
-        batch = data.batch(number)
-        state, metrics = engine.step(
-          state, backbone.weights, batch, rates, keys, number
-        )
-        losses.append(metrics['loss'])
-      at = until
-      scores = _validate(engine, backbone, state, specs, tasks, data, settings)
-      state = stack_rows.keep_best(state, jnp.asarray(scores), at)
-      examples = len(losses) * len(specs) * settings.batch_size
-      progress.update(
-        at, examples, _scalars(specs, np.stack(losses).mean(0), scores)
-      )
-      due = time.monotonic() - saved > settings.checkpoint_seconds
-      if checkpoints and due and at < settings.steps:
-        seconds = before + time.monotonic() - began
-        checkpoints.save(
-          at,
-          {
-            'state': state,
-            'seconds': np.asarray(seconds),
-            'step': np.asarray(at),
-          },
-        )
-        saved = time.monotonic()
-    results = _results(
-      engine,
-      backbone,
-      state,
-      specs,
-      tasks,
-      data,
-      settings,
-      before + time.monotonic() - began,
-    )
-  return results
+      state, losses = _advance(stack, state, at, until)
+      scores = _validate(stack, state.phi)
+      state = stack_rows.keep_best(state, jnp.asarray(scores), until)
+      examples = (until - at) * len(specs) * settings.batch_size
+      progress.update(until, examples, _scalars(specs, losses, scores))
+      at, now = until, time.monotonic()
+      if checkpoints and now - saved > settings.checkpoint_seconds:
+        checkpoints.save(at, _snapshot(state, at, before + now - began))
+        saved = now
+    return _results(stack, state, before + time.monotonic() - began)
 
 
 def remove_checkpoints(folder: str | pathlib.Path) -> None:
@@ -259,164 +177,76 @@ def remove_checkpoints(folder: str | pathlib.Path) -> None:
   shutil.rmtree(pathlib.Path(folder) / 'checkpoints', ignore_errors=True)
 
 
-class _Data:
-  """The stack's arrays on the device, and its batches.
+def _snapshot(state: stack_rows.State, at: int, seconds: float) -> dict:
+  """What a checkpoint holds."""
+  return {
+    'state': state,
+    'step': np.asarray(at),
+    'seconds': np.asarray(seconds, np.float64),
+  }
 
-  All training examples of the stack's tasks stand in one array; a row's
-  indices are shifted to its own task.
-  """
 
-  def __init__(self, method, backbone, specs, tasks, settings):
-    names = list(dict.fromkeys(s.task for s in specs))
-    self.keys = [stack_rows.row_key(s.seed, s.id) for s in specs]
-    self.used = {n: tasks[n] for n in names}
-    train = [tasks[n].splits['train'] for n in names]
-    offsets = dict(
-      zip(names, np.cumsum([0] + [len(t.labels) for t in train]), strict=False)
-    )
-    lengths = {n: _lengths(t.inputs) for n, t in zip(names, train, strict=True)}
-    plans = [
-      batches.plan(
-        lengths[s.task],
-        batches.choose_edges(lengths[s.task], settings.buckets),
-        settings.batch_size,
-        settings.steps,
-        key,
-      )
-      for s, key in zip(specs, self.keys, strict=True)
+def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
+  """Runs the updates at..until; returns the state and each row's mean loss."""
+  rates = jnp.asarray([s.rate for s in stack.specs], jnp.float32)
+  keys = jnp.stack(
+    [
+      stack_rows.random_key(stack_rows.row_key(s.seed, s.id))
+      for s in stack.specs
     ]
-    self.indices = np.stack(
-      [p.indices + offsets[s.task] for p, s in zip(plans, specs, strict=True)],
-      axis=1,
-    )
-    self.widths = np.stack([p.widths for p in plans]).max(axis=0)
-    every = np.concatenate([lengths[n] for n in names])
-    self.padding = [
-      batches.padding_share(
-        every[self.indices[:, i]],
-        np.broadcast_to(
-          self.widths[:, None], (settings.steps, settings.batch_size)
-        ),
-      )
-      for i in range(len(specs))
-    ]
-    widest = max(int(self.widths.max()), max(t.inputs.shape[1] for t in train))
-    longest = max(t.targets.shape[1] for t in train)
-    self.target_width = batches.round_up(longest, batches.TARGET_EDGES)
-    cached = _caches_encoder(method, backbone, specs, self.used, settings)
-    self.train = _upload(
-      np.concatenate([_wide(t.inputs, widest) for t in train]),
-      np.concatenate([_wide(t.targets, self.target_width) for t in train]),
-      backbone,
-      cached,
-      settings,
-    )
-    self.held_out = {
-      (n, split): _upload(
-        tasks[n].splits[split].inputs,
-        tasks[n].splits[split].targets,
-        backbone,
-        cached,
-        settings,
-      )
-      for n in names
-      for split in ('validation', 'test')
-    }
-
-  def batch(self, number: int) -> dict[str, Array]:
-    """Returns the batches [W, B, ...] of one step."""
-    return stack_rows.gather(
-      self.train,
-      jnp.asarray(self.indices[number]),
-      int(self.widths[number]),
-      self.target_width,
-    )
-
-
-def _lengths(tokens):
-  return (np.asarray(tokens) > 0).sum(axis=1)
-
-
-def _wide(tokens, width):
-  return np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
-
-
-def _caches_encoder(method, backbone, specs, tasks, settings) -> bool:
-  """Whether the encoder's output is the same for all steps and kept."""
-  if settings.cache_encoder is False or method.reads_batch:
-    return False
-  delta = jax.eval_shape(lambda p: method.expand(p, {}), specs[0].phi)
-  if touches_encoder(delta) or backbone.config.dropout_rate > 0:
-    return False
-  positions = sum(
-    a.inputs.size for t in tasks.values() for a in t.splits.values()
   )
-  size = jnp.dtype(backbone.config.dtype).itemsize * backbone.config.emb_dim
-  return settings.cache_encoder or positions * size <= settings.cache_bytes
+  losses = []
+  for number in range(at, until):
+    state, metrics = stack.engine.step(
+      state,
+      stack.backbone.weights,
+      stack.feed.batch(number),
+      rates,
+      keys,
+      number,
+    )
+    losses.append(metrics['loss'])
+  return state, np.stack(losses).mean(axis=0)
 
 
-def _upload(inputs, targets, backbone, cached, settings):
-  """Puts a split on the device, with the encoder's output if it is cached."""
-  data = {'inputs': jnp.asarray(inputs), 'targets': jnp.asarray(targets)}
-  if cached:
-    config, size = backbone.config, settings.evaluation_batch
-    run = jax.jit(lambda w, x: forward.encode(config, w, {}, x))
-    padded = np.pad(inputs, ((0, -len(inputs) % size), (0, 0)))
-    parts = [
-      run(backbone.weights, jnp.asarray(padded[i : i + size]))
-      for i in range(0, len(padded), size)
-    ]
-    data['encoded'] = jnp.concatenate(parts)[: len(inputs)]
-  return data
-
-
-def _by_task(specs) -> dict[str, list[int]]:
-  out: dict = {}
-  for i, spec in enumerate(specs):
-    out.setdefault(spec.task, []).append(i)
-  return out
-
-
-def _scores(engine, backbone, phi, split, examples, specs, tasks, data, size):
+def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
   """Returns each row's metrics on a split of its own task."""
-  out: list = [None] * len(specs)
-  for name, members in _by_task(specs).items():
+  out: list = [None] * len(stack.specs)
+  members: dict[str, list[int]] = {}
+  for i, spec in enumerate(stack.specs):
+    members.setdefault(spec.task, []).append(i)
+  for name, rows in members.items():
+    task = stack.tasks[name]
     predictions = predict.predict(
-      engine.predictor,
-      backbone.weights,
+      stack.engine.predictor,
+      stack.backbone.weights,
       phi,
-      members,
-      tasks[name],
+      rows,
+      task,
       split,
-      data.held_out[name, split],
-      backbone.vocabulary,
-      backbone.config.vocab_size,
+      stack.feed.held_out[name, split],
+      stack.backbone.vocabulary,
+      stack.backbone.config.vocab_size,
       examples=examples,
-      batch_size=size,
+      batch_size=stack.settings.evaluation_batch,
+      buckets=stack.settings.buckets,
+      widths=stack.settings.widths,
     )
-    for i, texts in zip(members, predictions, strict=True):
-      out[i] = predict.score(tasks[name], split, texts)
+    for i, texts in zip(rows, predictions, strict=True):
+      out[i] = predict.score(task, split, texts)
   return out
 
 
-def _validate(engine, backbone, state, specs, tasks, data, settings):
-  scores = _scores(
-    engine,
-    backbone,
-    state.phi,
-    'validation',
-    settings.validation_examples,
-    specs,
-    tasks,
-    data,
-    settings.evaluation_batch,
-  )
-  return np.array([s['score'] for s in scores], np.float32)
+def _validate(stack: Stack, phi: Any) -> np.ndarray:
+  count = stack.settings.validation_examples
+  found = _scores(stack, phi, 'validation', count)
+  return np.array([s['score'] for s in found], np.float32)
 
 
 def _scalars(specs, losses, scores) -> dict[str, float]:
   """Scalars for the progress line and TensorBoard, by row."""
-  out = {'loss': float(np.nanmean(losses)) if len(losses) else float('nan')}
+  going = losses[np.isfinite(losses)]
+  out = {'loss': float(going.mean()) if len(going) else float('nan')}
   for spec, loss, value in zip(specs, losses, scores, strict=True):
     out[f'loss/{spec.id}'] = float(loss)
     out[f'validation/{spec.id}'] = float(value)
@@ -424,32 +254,23 @@ def _scalars(specs, losses, scores) -> dict[str, float]:
 
 
 def _results(
-  engine, backbone, state, specs, tasks, data, settings, seconds
+  stack: Stack, state: stack_rows.State, seconds: float
 ) -> list[RowResult]:
-  tests = _scores(
-    engine,
-    backbone,
-    state.best,
-    'test',
-    settings.test_examples,
-    specs,
-    tasks,
-    data,
-    settings.evaluation_batch,
-  )
+  tests = _scores(stack, state.best, 'test', stack.settings.test_examples)
   validation = np.asarray(state.best_score)
   best_steps, stopped = np.asarray(state.best_step), np.asarray(state.stopped)
+  phis = stack_rows.to_rows(state.best)
   return [
     RowResult(
       validation=float(validation[i]) if best_steps[i] else float('nan'),
       best_step=int(best_steps[i]),
       test=tests[i],
-      phi=stack_rows.take_row(state.best, i),
+      phi=phis[i],
       stopped=int(stopped[i]),
-      seconds=seconds / len(specs),
-      padding=data.padding[i],
+      seconds=seconds / len(stack.specs),
+      padding=stack.feed.padding[i],
     )
-    for i in range(len(specs))
+    for i in range(len(stack.specs))
   ]
 
 

@@ -22,7 +22,7 @@ from prompt_subspace.data.templates import Template
 from prompt_subspace.deltas import METHODS
 from prompt_subspace.deltas.base import Method, Setting, check_names
 from prompt_subspace.evaluation import predict
-from prompt_subspace.training import job, optimizers, results, stack
+from prompt_subspace.training import job, optimizers, results, spec, stack
 from prompt_subspace.training import rows as stack_rows
 
 STATE_BYTES = 3 * 2**30
@@ -53,7 +53,7 @@ def tune(
   data_dir: str | None = None,
   backbone: str | Backbone = 'mini',
   optimizer: optimizers.Optimizer = optimizers.adafactor,
-  settings: stack.Settings = stack.Settings(),
+  settings: spec.Settings = spec.Settings(),
   max_input: int = 128,
   max_target: int = 32,
   dropout: float = 0.0,
@@ -90,13 +90,22 @@ def tune(
   Raises:
     ValueError: an unknown name, bad data, or a folder of other results.
   """
-  if not tasks:
-    raise ValueError('tasks: expected at least one name, found none.')
+  for argument, names in (('tasks', tasks), ('methods', methods)):
+    if isinstance(names, str) or not names:
+      raise ValueError(
+        f'{argument}: expected a list of at least one name, found {names!r}.'
+      )
+  spec.check(settings)
   found = {name: task_names.find(name, data_dir) for name in tasks}
+  backbone = _load(backbone, dropout)
+  library = library or {name: make() for name, make in METHODS.items()}
+  check_names('methods', tuple(methods), tuple(library))
+  check_names('keep_deltas', tuple(keep_deltas or ()), tuple(library))
   sweep = _Sweep(
     folder=pathlib.Path(out),
-    backbone=_load(backbone, dropout),
-    library=_chosen(methods, library),
+    backbone=backbone,
+    setting=backbones.setting(backbone),
+    library={name: library[name] for name in methods},
     optimizer=optimizer,
     settings=settings,
     keep=tuple(methods if keep_deltas is None else keep_deltas),
@@ -109,9 +118,10 @@ def tune(
     max_input,
     max_target,
   )
-  shown = _by_seed(loaded, shots, seeds, sweep.folder)
   runs = _runs(tasks, sweep.library, seeds, rates)
   identity = _identity(sweep, loaded, shots, dropout)
+  job.check(sweep.folder, identity)
+  shown = _by_seed(loaded, shots, seeds, sweep.folder)
   return job.Job(
     folder=sweep.folder,
     plan=_describe(sweep, loaded, runs),
@@ -130,9 +140,10 @@ class _Sweep(NamedTuple):
 
   folder: pathlib.Path
   backbone: Backbone
+  setting: Setting
   library: dict[str, Method]
   optimizer: optimizers.Optimizer
-  settings: stack.Settings
+  settings: spec.Settings
   keep: tuple[str, ...]
   templates: dict[str, Template]
 
@@ -146,13 +157,6 @@ def _load(backbone, dropout) -> Backbone:
       'weights.load(folder, vocabulary=...).'
     )
   return backbone._replace(config=backbone.config.replace(dropout_rate=dropout))
-
-
-def _chosen(methods, library) -> dict[str, Method]:
-  if library is None:
-    library = {name: make() for name, make in METHODS.items()}
-  check_names('methods', tuple(methods), tuple(library))
-  return {name: library[name] for name in methods}
 
 
 def _prepare(found, backbone, cache, max_input, max_target):
@@ -205,7 +209,15 @@ def _runs(tasks, library, seeds, rates) -> list[Run]:
     raise ValueError(
       'seeds, rates, methods: expected at least one of each, found none.'
     )
-  return list(dict.fromkeys(runs))
+  runs = list(dict.fromkeys(runs))
+  ids = [run.id for run in runs]
+  if twice := sorted({i for i in ids if ids.count(i) > 1}):
+    raise ValueError(
+      f'tasks, rates: two runs would have the name {twice[0]}. Give tasks '
+      'other names than those that differ in punctuation alone, and rates '
+      'of up to 6 digits.'
+    )
+  return runs
 
 
 def _identity(sweep, loaded, shots, dropout) -> dict[str, Any]:
@@ -213,13 +225,14 @@ def _identity(sweep, loaded, shots, dropout) -> dict[str, Any]:
   decisive = {
     name: value
     for name, value in sweep.settings._asdict().items()
-    if name not in stack.SPEED_ONLY
+    if name not in spec.SPEED_ONLY
   }
   return {
     'fingerprint': sweep.backbone.fingerprint,
     'backbone': sweep.backbone.config.to_json(),
     'settings': decisive,
-    'optimizer': getattr(sweep.optimizer, '__name__', str(sweep.optimizer)),
+    'optimizer': _name(sweep.optimizer),
+    'optimizer_behaviour': optimizers.behaviour(sweep.optimizer),
     'shots': shots,
     'dropout': dropout,
     'tasks': {n: a.record['checksum'] for n, a in loaded.items()},
@@ -229,28 +242,27 @@ def _identity(sweep, loaded, shots, dropout) -> dict[str, Any]:
   }
 
 
-def _setting(backbone: Backbone, arrays: TaskArrays) -> Setting:
+def _name(optimizer: optimizers.Optimizer) -> str:
+  """Of the function, without its address; of a `partial`, that inside it."""
+  inner = getattr(optimizer, 'func', optimizer)
+  return getattr(inner, '__name__', type(inner).__name__)
+
+
+def _setting(sweep: _Sweep, arrays: TaskArrays) -> Setting:
   """What an initialisation may read of backbone and task."""
-  vocabulary = backbone.vocabulary
-  return Setting(
-    config=backbone.config,
-    weights=backbone.weights,
-    vocab_limit=vocabulary.size - vocabulary.extra_ids,
-    labels=tuple(tuple(vocabulary.encode(t)) for t in arrays.label_texts or ()),
-    encode=vocabulary.encode,
-  )
+  encode = sweep.backbone.vocabulary.encode
+  labels = tuple(tuple(encode(text)) for text in arrays.label_texts or ())
+  return sweep.setting._replace(labels=labels)
 
 
 def _initial(sweep: _Sweep, run: Run, arrays: TaskArrays):
   key = stack_rows.random_key(stack_rows.row_key(run.seed, run.id))
   method = sweep.library[run.method]
-  return method.init(
-    jax.random.fold_in(key, 1), _setting(sweep.backbone, arrays)
-  )
+  return method.init(jax.random.fold_in(key, 1), _setting(sweep, arrays))
 
 
 def _shapes(sweep: _Sweep, method: str, arrays: TaskArrays):
-  setting = _setting(sweep.backbone, arrays)
+  setting = _setting(sweep, arrays)
   return jax.eval_shape(
     lambda key: sweep.library[method].init(key, setting), jax.random.key(0)
   )
@@ -338,7 +350,7 @@ def _run(sweep, loaded, shown, runs, identity) -> None:
       name = f'{run.task}/{run.seed}'
       used[name] = shown[run.task, run.seed]
       phi = _initial(sweep, run, loaded[run.task])
-      specs.append(stack.RowSpec(run.id, name, run.seed, run.rate, phi))
+      specs.append(spec.RowSpec(run.id, name, run.seed, run.rate, phi))
     method = members[0].method
     if method not in engines:
       engines[method] = stack.make_engine(

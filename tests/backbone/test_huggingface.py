@@ -53,7 +53,7 @@ def ours(arrays, fields, **changes):
   return config, jax.tree.map(jnp.asarray, tree)
 
 
-@functools.partial(tiny.jit, static_argnames='config')
+@functools.partial(jax.jit, static_argnames='config')
 def run(config, tree, data):
   def loss(tree):
     logits = forward.logits(config, tree, {}, data)

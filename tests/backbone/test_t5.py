@@ -1,7 +1,6 @@
 """The backbone: its weights, and what must not change what it computes."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from prompt_subspace import deltas, objectives, trees
-from prompt_subspace.backbone import attention, forward, layers, sites
+from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone.t5 import T5
 from tests import tiny
 
@@ -30,6 +29,8 @@ AXES = {
   'wo/kernel': ('mlp', 'embed'),
   'logits_dense/kernel': ('embed', 'vocab'),
 }
+
+BOTH = [tiny.PLAIN, tiny.EVERYTHING]
 
 
 def shapes_and_axes(config):
@@ -92,36 +93,7 @@ def test_scanned_layers_stack_weights_and_axes():
     assert axes[path] == (*more, *expected_axes(path))
 
 
-def test_unknown_activations_and_sizes_are_named():
-  with pytest.raises(ValueError, match='mlp_activations.*swish'):
-    shapes_and_axes(tiny.CONFIG.replace(mlp_activations=('swish',)))
-  with pytest.raises(ValueError, match='size: expected one of.*mini.*huge'):
-    configs.sized('huge')
-
-
-@pytest.mark.parametrize('limits', [(32, 128), (32, 20), (8, 16)])
-@pytest.mark.parametrize('bidirectional', [True, False])
-def test_distance_buckets_equal_the_formula_in_whole_numbers(
-  limits, bidirectional
-):
-  buckets, furthest = limits
-  table = layers.distance_buckets(bidirectional, buckets, furthest)
-  half = buckets // 2 if bidirectional else buckets
-  exact = half // 2
-  for relative in range(-furthest, furthest + 1):
-    n = abs(relative) if bidirectional else max(-relative, 0)
-    bucket = n
-    if n >= exact:
-      # floor(log(n/e) / log(m/e) * b) >= k  <=>  (n/e)^b >= (m/e)^k
-      b = half - exact
-      above = [k for k in range(b) if n**b * exact**k >= furthest**k * exact**b]
-      bucket = exact + max(above)
-    if bidirectional and relative > 0:
-      bucket += half
-    assert table[relative + furthest] == bucket, relative
-
-
-@pytest.mark.parametrize('name', tiny.ALL)
+@pytest.mark.parametrize('name', BOTH)
 def test_longer_padding_changes_nothing(name):
   short, long = tiny.batch(), tiny.batch(pad=(5, 4))
   own = tiny.phi(name)
@@ -134,14 +106,6 @@ def test_longer_padding_changes_nothing(name):
     for x, b in ((one, short), (two, long))
   ]
   np.testing.assert_allclose(*losses, rtol=1e-5)
-
-
-@pytest.mark.parametrize('name', tiny.VARIANTS)
-def test_every_delta_changes_the_logits(name):
-  args = tiny.CONFIG, tiny.frozen()
-  plain = tiny.logits(tiny.PLAIN, *args, {}, tiny.batch())
-  found = tiny.logits(name, *args, tiny.phi(name), tiny.batch())
-  assert np.abs(found - plain).max() > 1e-2
 
 
 def assert_same_gradients(name, changes, key=None, config=tiny.CONFIG):
@@ -161,12 +125,12 @@ def assert_same_gradients(name, changes, key=None, config=tiny.CONFIG):
     )
 
 
-@pytest.mark.parametrize('name', tiny.ALL)
+@pytest.mark.parametrize('name', BOTH)
 def test_scan_with_remat_gives_the_same_gradients(name):
   assert_same_gradients(name, {'scan_layers': True, 'remat': True})
 
 
-@pytest.mark.parametrize('name', [tiny.PLAIN, 'lora'])
+@pytest.mark.parametrize('name', BOTH)
 @pytest.mark.parametrize('setting', ['scan_layers', 'remat'])
 def test_scan_or_remat_alone_gives_the_same_gradients(name, setting):
   assert_same_gradients(name, {setting: True})
@@ -177,51 +141,7 @@ def test_remat_repeats_the_same_dropout():
   assert_same_gradients(tiny.PLAIN, {'remat': True}, tiny.key(3), config)
 
 
-def test_scan_refuses_a_delta_in_some_layers_only():
-  config = tiny.CONFIG.replace(scan_layers=True)
-  delta = tiny.expand('lora', tiny.phi('lora'))
-  del delta['encoder']['layers_1']
-  with pytest.raises(ValueError, match='scan_layers=False'):
-    forward.logits(config, tiny.frozen(config), delta, tiny.batch())
-
-
-@pytest.mark.parametrize(
-  'name', [tiny.PLAIN, 'lora', 'prefix, flat, cross too']
-)
-def test_folded_cross_attention_equals_the_plain_one(name):
-  found = [
-    tiny.logits(
-      name,
-      tiny.CONFIG.replace(fold_cross_attention=fold),
-      tiny.frozen(),
-      tiny.phi(name),
-      tiny.batch(),
-    )
-    for fold in (False, True, None)
-  ]
-  np.testing.assert_allclose(found[1], found[0], atol=2e-5)
-  np.testing.assert_allclose(found[2], found[0], atol=2e-5)
-
-
-def test_folding_pays_for_few_queries_on_many_keys():
-  config = configs.sized('small')
-  assert attention.folding_pays(8, 228, config)
-  assert not attention.folding_pays(228, 228, config)
-
-
-@pytest.mark.parametrize('name', tiny.ALL)
-def test_bfloat16_backbone_keeps_float32_phi_and_gradients(name):
-  half = {'dtype': 'bfloat16', 'weight_dtype': 'bfloat16'}
-  config = tiny.CONFIG.replace(**half)
-  weights, own, data = tiny.frozen(config), tiny.phi(name), tiny.batch()
-  assert {x.dtype for x in jax.tree.leaves(weights)} == {jnp.dtype('bfloat16')}
-  loss, grads = tiny.loss_and_grad.eval_shape(name, config, weights, own, data)
-  assert loss.dtype == jnp.float32
-  kind = 'bfloat16' if name == tiny.PLAIN else 'float32'
-  assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype(kind)}
-
-
-@pytest.mark.parametrize('name', [tiny.PLAIN, 'prefix', 'full'])
+@pytest.mark.parametrize('name', [tiny.PLAIN, 'prefix'])
 def test_bfloat16_backbone_is_near_the_float32_one(name):
   config = tiny.CONFIG.replace(dtype='bfloat16', weight_dtype='bfloat16')
   args = tiny.phi(name), tiny.batch()
@@ -229,18 +149,6 @@ def test_bfloat16_backbone_is_near_the_float32_one(name):
   two = tiny.logits(name, config, tiny.frozen(config), *args)
   # 8 bits of mantissa, through about 30 roundings in a row
   assert 0 < np.abs(two - one).max() < 30 * 2**-8 * np.abs(one).max()
-
-
-def test_small_offsets_on_bfloat16_weights_are_not_lost():
-  # 1 + 2^-10 is 1 in bfloat16: added there, the offset would vanish
-  table = jnp.ones((60, 16), jnp.bfloat16)
-  offset = jnp.full((60, 16), 2.0**-10)
-  config = tiny.CONFIG.replace(weight_dtype='bfloat16')
-  found = layers.Embedder(config).apply(
-    {'params': {'embedding': table}, 'delta': {'embedding': offset}},
-    jnp.asarray([[5]]),
-  )
-  np.testing.assert_array_equal(found, np.full((1, 1, 16), 1 + 2.0**-10))
 
 
 @pytest.mark.parametrize('name', [tiny.PLAIN, 'prefix'])
@@ -261,61 +169,6 @@ def test_dropout_rate_zero_with_a_key_is_no_dropout():
   np.testing.assert_allclose(on, off, atol=1e-6)
 
 
-def test_prefix_positions_matter_only_with_a_prefix():
-  config = tiny.CONFIG.replace(prefix_positions=True)
-
-  def difference(name):
-    args = tiny.frozen(), tiny.phi(name), tiny.batch()
-    one = tiny.logits(name, tiny.CONFIG, *args)
-    return np.abs(tiny.logits(name, config, *args) - one).max()
-
-  assert difference(tiny.PLAIN) == 0
-  assert difference('lora') == 0
-  assert difference('prefix') > 1e-3
-
-
-def test_prefix_positions_are_those_before_the_sequence():
-  # A prefix made from a token's own keys and values at positions before the
-  # sequence is what the token itself would be there.
-  config = tiny.CONFIG.replace(prefix_positions=True)
-  params = tiny.frozen()['encoder']['layers_0']['attention']
-  table = {'params': tiny.frozen()['encoder']['relpos_bias']}
-  x = tiny.noise(jax.ShapeDtypeStruct((2, 6, 16), jnp.float32), scale=1.0)
-  delta = {
-    f'prefix_{kind}': x[:, :2] @ params[kind]['kernel']
-    for kind in ('key', 'value')
-  }
-
-  @tiny.jit
-  def attend(x, delta, length):
-    bias_of = layers.RelativeBias(config, True)
-    here = jnp.arange(x.shape[1])
-    before = jnp.arange(length.shape[0]) - length.shape[0]
-    return attention.Attention(config).apply(
-      {'params': params, 'delta': delta},
-      x,
-      x,
-      None,
-      bias_of.apply(table, here, here),
-      prefix_bias=bias_of.apply(table, here, before),
-      deterministic=True,
-    )
-
-  whole = attend(x, {}, jnp.zeros(0))
-  found = attend(x[:, 2:], delta, jnp.zeros(2))
-  np.testing.assert_allclose(found, whole[:, 2:], atol=1e-5)
-
-
-def test_scanned_layers_take_prefix_positions_too():
-  changes = {'prefix_positions': True}
-  args = tiny.phi('prefix'), tiny.batch()
-  configuration = tiny.CONFIG.replace(**changes)
-  scanned = configuration.replace(scan_layers=True)
-  one = tiny.logits('prefix', configuration, tiny.frozen(), *args)
-  two = tiny.logits('prefix', scanned, tiny.frozen(scanned), *args)
-  np.testing.assert_allclose(two, one, atol=2e-5)
-
-
 def pack(rows, width):
   """One row of all tokens, and the number of the example of each."""
   tokens = np.zeros((1, width), np.int32)
@@ -330,7 +183,7 @@ def pack(rows, width):
   return jnp.asarray(tokens), jnp.asarray(segments)
 
 
-@functools.partial(tiny.jit, static_argnames=('name', 'config'))
+@functools.partial(jax.jit, static_argnames=('name', 'config'))
 def packed_logits(name, config, own, inputs, targets):
   # the first token of each example is its own start
   first = jnp.diff(targets[1], prepend=0) != 0
@@ -393,69 +246,3 @@ def test_a_token_outside_of_the_vocabulary_gives_nan(name, column):
   assert np.isnan(loss)
   # and only in its own example
   assert np.isfinite(found[0]).all() and np.isfinite(found[2]).all()
-
-
-@pytest.mark.parametrize(
-  'path',
-  [
-    'encoder/layers_7/attention/query/lora_a',
-    'encoder/layers_0/self_attention/query/lora_a',
-    'encoder/layers_0/mlp/prefix_key',
-    'decoder/layers_0/self_attention/query/adapter_up',
-    'token_embedder/prompt',
-    'encoder/layers_0/attention/query/offset',
-  ],
-)
-@pytest.mark.parametrize('scan', [False, True])
-def test_a_leaf_that_no_module_reads_is_an_error(path, scan):
-  config = tiny.CONFIG.replace(scan_layers=scan)
-  leaves = {path: jnp.zeros((2, 2))}
-  if scan and 'layers_0' in path:
-    leaves[path.replace('layers_0', 'layers_1')] = jnp.zeros((2, 2))
-  with pytest.raises(ValueError, match='delta: expected leaves at sites'):
-    forward.variables(config, tiny.frozen(config), trees.unflatten(leaves))
-
-
-def test_layers_stack_and_unstack():
-  counts = forward.layer_counts(tiny.CONFIG)
-  tree = tiny.frozen()
-  stacked = sites.stack_layers(tree, counts)
-  assert 'layers_0' not in stacked['encoder']
-  back = sites.unstack_layers(stacked, counts)
-  jax.tree.map(np.testing.assert_array_equal, back, tree)
-
-
-def test_only_leaves_with_an_own_axis_are_repeated():
-  delta = {
-    'encoder': {
-      'prompt': jnp.arange(12.0).reshape(2, 3, 2),
-      'encoder_norm': {'scale': jnp.asarray([[1.0, 2.0], [3.0, 4.0]])},
-    },
-    'decoder': {
-      'prompt': jnp.ones((3, 2)),
-      'decoder_norm': {'scale': jnp.asarray([5.0, 6.0])},
-    },
-  }
-  found = sites.repeat(delta, 2)
-  for i, j in itertools.product(range(2), range(2)):
-    np.testing.assert_array_equal(
-      found['encoder']['prompt'][2 * i + j], delta['encoder']['prompt'][i]
-    )
-    np.testing.assert_array_equal(
-      found['encoder']['encoder_norm']['scale'][2 * i + j],
-      delta['encoder']['encoder_norm']['scale'][i],
-    )
-  assert found['decoder']['prompt'].shape == (3, 2)
-  assert found['decoder']['decoder_norm']['scale'].shape == (2,)
-
-
-def test_decoder_only_deltas_leave_the_encoder_alone():
-  method = deltas.prefix(length=2, hidden=None, where=('decoder',))
-  delta = method.expand(method.init(tiny.key(), tiny.setting()))
-  inputs = tiny.batch()['inputs']
-
-  @tiny.jit
-  def encode(delta):
-    return forward.encode(tiny.CONFIG, tiny.frozen(), delta, inputs)
-
-  np.testing.assert_array_equal(encode(delta), encode({}))

@@ -122,7 +122,7 @@ def test_each_example_may_have_its_own_delta(name):
   size = batch['inputs'].shape[0]
   expanded = [tiny.expand(name, tiny.phi(name, seed)) for seed in range(size)]
   own = jax.tree.map(lambda *xs: jnp.stack(xs), *expanded)
-  run = tiny.jit(lambda w, d, b: forward.logits(tiny.CONFIG, w, d, b, None))
+  run = jax.jit(lambda w, d, b: forward.logits(tiny.CONFIG, w, d, b, None))
   together = run(tiny.frozen(), own, batch)
   for i, delta in enumerate(expanded):
     one = jax.tree.map(lambda x, i=i: x[i : i + 1], batch)
@@ -139,7 +139,7 @@ def test_expand_is_pure_and_compiles(name):
   phi = tiny.phi(name)
   before = jax.tree.map(np.array, phi)
   plain = tiny.expand(name, phi)
-  compiled = tiny.jit(lambda p: tiny.expand(name, p))(phi)
+  compiled = jax.jit(lambda p: tiny.expand(name, p))(phi)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, compiled
   )
@@ -195,7 +195,14 @@ def test_settings_make_the_same_method_again(name):
     (lambda: deltas.adapter(sublayers=('ffn',)), "sublayers: .*'ffn'"),
     (lambda: deltas.adapter(sublayers=()), 'at least one'),
     (lambda: deltas.prefix(hidden=0), 'hidden: expected'),
+    (lambda: deltas.prefix(length=2.5), 'length: expected.*found 2.5'),
     (lambda: deltas.lora(where=('middle',)), "where: .*'middle'"),
+    (lambda: deltas.prefix(where=('all',)), "where: .*'all'"),
+    (
+      lambda: deltas.adapter(sublayers=('mlp',), where=('all',)),
+      "where: .*'all'",
+    ),
+    (lambda: deltas.lora(projections=('mlp',), where=()), 'where: .*none'),
   ],
 )
 def test_bad_arguments_are_named(make, words):
@@ -207,6 +214,11 @@ def test_bad_arguments_are_named(make, words):
   'method, words',
   [
     (deltas.prefix(attentions=('cross',), where=('encoder',)), 'no attention'),
+    (
+      deltas.adapter(sublayers=('cross',), where=('encoder',)),
+      'no attention',
+    ),
+    (deltas.lora(attentions=('both',)), "attentions: .*'both'"),
     (deltas.full(only=('nowhere',)), 'select nothing'),
   ],
 )

@@ -1,6 +1,7 @@
 """Where a prompt starts: all initialisations of Vu et al. 2022, section 2.1."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,6 +41,28 @@ def test_vocabulary_rows_are_distinct_common_pieces():
   assert rows.min() >= 3 and rows.max() < 20
 
 
+def test_the_5000_most_common_pieces_are_drawn_by_default():
+  assert deltas.prompt().settings['common'] == 5000
+  # every row of the table names itself
+  table = jnp.broadcast_to(jnp.arange(6000.0)[:, None], (6000, 16))
+  setting = tiny.setting()._replace(
+    weights={'token_embedder': {'embedding': table}}
+  )
+  method = deltas.prompt(length=4997)
+  phi = method.init(jax.random.key(0), setting)
+  rows = np.sort(np.asarray(phi['encoder'])[:, 0])
+  np.testing.assert_array_equal(rows, np.arange(3, 5000))
+
+
+def test_bfloat16_tables_give_float32_prompts():
+  config = tiny.CONFIG.replace(weight_dtype='bfloat16')
+  for settings in ({}, {'start': 'labels'}):
+    method = deltas.prompt(length=4, **settings)
+    known = tiny.setting(config, labels=((5, 6), (7,)))
+    phi = method.init(jax.random.key(0), known)
+    assert phi['encoder'].dtype == np.float32
+
+
 def test_vocabulary_draws_no_sentinels():
   rows = rows_of(start(length=30, start='vocabulary', vocab_limit=40))
   assert rows.min() >= 3 and rows.max() < 40
@@ -51,6 +74,11 @@ def test_labels_come_first_and_are_averaged():
   np.testing.assert_array_equal(found[0], table[5])
   np.testing.assert_allclose(found[1], (table[7] + table[9]) / 2, rtol=1e-6)
   assert np.all(rows_of(found[2:]) >= 3)
+
+
+def test_labels_may_fill_the_whole_prompt():
+  found = start(length=2, start='labels', labels=((5,), (7,)))
+  assert rows_of(found).tolist() == [5, 7]
 
 
 def test_text_gives_one_row_a_token():
@@ -79,6 +107,13 @@ def test_decoder_prompt_is_drawn_too():
   [
     ({'start': 'labels', 'labels': ((1,),) * 7}, 'at least 7 prompt vectors'),
     ({'start': 'labels'}, 'needs a task with label texts'),
+    ({'start': 'labels', 'labels': ((5,), ())}, 'at least one token in every'),
+    (
+      {'start': 'text', 'text': 'abcdefg', 'encode': lambda t: [5] * len(t)},
+      'at least 7 prompt vectors',
+    ),
+    ({'length': 18, 'common': 20}, 'at most 17 prompt vectors .* found 18'),
+    ({'decoder_length': -1}, 'decoder_length: expected'),
     ({'start': 'text', 'text': ' '}, 'needs a text'),
     ({'start': 'text', 'text': 'a'}, 'needs a vocabulary'),
     ({'start': 'stored'}, 'needs an array'),

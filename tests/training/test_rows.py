@@ -14,8 +14,6 @@ from prompt_subspace.backbone import forward
 from prompt_subspace.training import rows
 from tests import sample, tiny
 
-BFLOAT = {'dtype': 'bfloat16', 'weight_dtype': 'bfloat16'}
-
 
 def objective_of(backbone, method):
   """Frozen weights -> the task loss, with dropout where it is configured."""
@@ -80,7 +78,7 @@ def sixteen(small):
         )
         losses.append(metrics['loss'])
       for place, i in enumerate(stack.tolist()):
-        out[i] = rows.take_row((state.phi, np.stack(losses, 1)), place)
+        out[i] = rows.to_rows((state.phi, np.stack(losses, 1)))[place]
     return out
 
   return run, run([[0], [6], [15]], chunk=1, microbatch=4)
@@ -216,10 +214,17 @@ def test_microbatches_hold_about_512_positions_on_a_cpu(shape, extra, size):
 # -- what is trained: the contract of every method
 
 
+@pytest.fixture(scope='module')
+def bfloat(small):
+  """The small backbone, with weights and activations in bfloat16."""
+  types = {'dtype': 'bfloat16', 'weight_dtype': 'bfloat16'}
+  return sample.backbone(small.vocabulary, **types)
+
+
 @pytest.mark.parametrize('name', tiny.VARIANTS)
-def test_phi_alone_is_trained(small, name):
-  """In bfloat16: frozen bits stay, all of phi moves in float32, one program."""
-  backbone = sample.backbone(small.vocabulary, **BFLOAT)
+def test_phi_alone_is_trained(bfloat, name):
+  """Frozen bits stay, all of phi moves, in float32, by one program."""
+  backbone = bfloat
   method, frozen = tiny.VARIANTS[name], backbone.weights
   before = jax.tree.map(lambda x: np.array(x, copy=True), frozen)
   start = method.init(jax.random.key(0), sample.setting(backbone))
@@ -292,7 +297,7 @@ def run_squares(rates, poisoned=None, steps=5, value=np.nan):
 
 
 def row_of(state, i):
-  return rows.take_row((state.phi, state.optimizer), i)
+  return rows.to_rows((state.phi, state.optimizer))[i]
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
@@ -310,7 +315,7 @@ def test_a_nan_stops_its_row_alone(value):
     same(row_of(last, i), row_of(good[-1][0], i))
 
 
-@pytest.mark.parametrize('rate', [np.inf, np.nan, 3e38])
+@pytest.mark.parametrize('rate', [np.inf, np.nan])
 def test_a_row_whose_update_overflows_keeps_its_start(rate):
   state = run_squares([0.1, rate])[-1][0]
   np.testing.assert_array_equal(state.alive, [True, False])
@@ -336,6 +341,6 @@ def test_the_best_phi_is_kept_for_each_row():
   # the first of equals; a NaN is never best; nor is a row that stopped
   np.testing.assert_array_equal(state.best_step, [200, 100, 200, 0])
   np.testing.assert_array_equal(state.best_score, [60, 70, -3, -np.inf])
-  best = np.asarray(rows.take_row(state.best, 0)['p'])
+  best = np.asarray(rows.to_rows(state.best)[0]['p'])
   np.testing.assert_array_equal(best, [20, 20])
   np.testing.assert_array_equal(state.best['p'][:, 0], [20, 11, 22, 3])

@@ -1,0 +1,162 @@
+"""The data of a stack: arrays on the device, and which batch is when.
+
+All training examples of the stack's tasks stand in one array; a row's indices
+are shifted to its own task. What a row sees at a step depends on its key and
+the step alone; only the width that batches are padded to is shared.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from prompt_subspace.backbone import forward
+from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.data import batches
+from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.deltas.base import Method, touches_encoder
+from prompt_subspace.training import rows as stack_rows
+from prompt_subspace.training.spec import RowSpec, Settings
+
+
+class Feed(NamedTuple):
+  """What a stack is trained and evaluated on.
+
+  Attributes:
+    train: arrays of all training examples, on the device.
+    held_out: (task, split) -> arrays, on the device.
+    indices: the examples of each step and row.
+    widths: to how many tokens the inputs of each step are padded.
+    target_width: to how many tokens all targets are padded.
+    padding: share of padding in the inputs of each row.
+  """
+
+  train: dict[str, Array]
+  held_out: dict[tuple[str, str], dict[str, Array]]
+  indices: Int[np.ndarray, 'S W B']
+  widths: Int[np.ndarray, ' S']
+  target_width: int
+  padding: list[float]
+
+  def batch(self, number: int) -> dict[str, Array]:
+    """Returns the batches [W, B, ...] of one step."""
+    return stack_rows.gather(
+      self.train,
+      jnp.asarray(self.indices[number]),
+      int(self.widths[number]),
+      self.target_width,
+    )
+
+
+def make_feed(
+  method: Method,
+  backbone: Backbone,
+  specs: Sequence[RowSpec],
+  tasks: Mapping[str, TaskArrays],
+  settings: Settings,
+) -> Feed:
+  """Plans all steps of a stack and puts its data on the device.
+
+  Args:
+    method: of the rows; one that leaves the encoder alone may have the
+      encoder's output computed here, once per example.
+    backbone: frozen model.
+    specs: the rows.
+    tasks: arrays of every task that a row names.
+    settings: steps, batch size, buckets, cache.
+  """
+  names = list(dict.fromkeys(s.task for s in specs))
+  train = {n: tasks[n].splits['train'] for n in names}
+  lengths = {n: _lengths(a.inputs) for n, a in train.items()}
+  plans = [_plan(s, lengths[s.task], settings) for s in specs]
+  first = dict(
+    zip(names, np.cumsum([0, *map(len, lengths.values())]), strict=False)
+  )
+  indices = np.stack(
+    [p.indices + first[s.task] for p, s in zip(plans, specs, strict=True)],
+    axis=1,
+  )
+  widths = np.stack([p.widths for p in plans]).max(axis=0)
+  every = np.concatenate(list(lengths.values()))
+  most = max(int(widths.max()), *(a.inputs.shape[1] for a in train.values()))
+  target_width = batches.round_up(
+    max(a.targets.shape[1] for a in train.values()), batches.TARGET_EDGES
+  )
+  cached = _caches_encoder(method, backbone, specs, tasks, settings)
+
+  def upload(inputs, targets):
+    data = {'inputs': jnp.asarray(inputs), 'targets': jnp.asarray(targets)}
+    if cached:
+      data['encoded'] = _encode(backbone, inputs, settings.evaluation_batch)
+    return data
+
+  return Feed(
+    train=upload(
+      np.concatenate([_wide(a.inputs, most) for a in train.values()]),
+      np.concatenate([_wide(a.targets, target_width) for a in train.values()]),
+    ),
+    held_out={
+      (n, split): upload(a.inputs, a.targets)
+      for n in names
+      for split, a in tasks[n].splits.items()
+      if split != 'train'
+    },
+    indices=indices,
+    widths=widths,
+    target_width=target_width,
+    padding=[
+      batches.padding_share(every[indices[:, i]], widths * settings.batch_size)
+      for i in range(len(specs))
+    ],
+  )
+
+
+def _plan(
+  spec: RowSpec, lengths: Int[np.ndarray, ' N'], settings: Settings
+) -> batches.Plan:
+  return batches.plan(
+    lengths,
+    batches.choose_edges(lengths, settings.buckets, settings.widths),
+    settings.batch_size,
+    settings.steps,
+    stack_rows.row_key(spec.seed, spec.id),
+  )
+
+
+def _lengths(tokens):
+  return (np.asarray(tokens) > 0).sum(axis=1)
+
+
+def _wide(tokens, width):
+  return np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
+
+
+def _caches_encoder(method, backbone, specs, tasks, settings) -> bool:
+  """Whether the encoder's output is the same for all steps, and kept."""
+  if settings.cache_encoder is False or method.reads_batch:
+    return False
+  delta = jax.eval_shape(lambda p: method.expand(p, {}), specs[0].phi)
+  if touches_encoder(delta) or backbone.config.dropout_rate > 0:
+    return False
+  positions = sum(
+    a.inputs.size
+    for name in {s.task for s in specs}
+    for a in tasks[name].splits.values()
+  )
+  each = jnp.dtype(backbone.config.dtype).itemsize * backbone.config.emb_dim
+  return settings.cache_encoder or positions * each <= settings.cache_bytes
+
+
+def _encode(backbone: Backbone, inputs: np.ndarray, size: int) -> Array:
+  """Returns the plain encoder's output of all examples [N, L, D]."""
+  config = backbone.config
+  run = jax.jit(lambda w, x: forward.encode(config, w, {}, x))
+  padded = np.pad(inputs, ((0, -len(inputs) % size), (0, 0)))
+  parts = [
+    run(backbone.weights, jnp.asarray(padded[i : i + size]))
+    for i in range(0, len(padded), size)
+  ]
+  return jnp.concatenate(parts)[: len(inputs)]
