@@ -43,9 +43,15 @@ def read_requests(
   """Reads the lines of the input.
 
   Raises:
-    ValueError: naming the line: bad JSON, a missing column, no text.
+    ValueError: naming the line: bad JSON, a missing column, no text; or two
+      deltas of one name.
   """
   names = {entry.name: i for i, entry in enumerate(entries)}
+  if len(names) < len(entries):
+    raise ValueError(
+      f'delta: expected different names, found {[e.name for e in entries]}. '
+      'Rename a folder: lines and answers name their delta by it.'
+    )
   out = []
   for number, line in enumerate(lines, start=1):
     line = line.rstrip('\n')
@@ -63,6 +69,10 @@ def read_requests(
 
 def _text(line: str, entry: store.Entry) -> str:
   if line.lstrip().startswith('{'):
+    if 'template' not in entry.card:
+      raise ValueError(
+        f'expected a text, found columns, and {entry.name} has no template.'
+      )
     template = Template(**_tuples(entry.card['template']))
     row = json.loads(line)
     if missing := [c for c in _input_columns(template) if c not in row]:
@@ -104,6 +114,11 @@ def answer(
   """
   for entry in entries:
     store.check_backbone(entry, backbone)
+  if backbone.vocabulary is None:
+    raise ValueError(
+      f'vocabulary: {backbone.name} has none of its own. Name its '
+      'sentencepiece model with --vocabulary.'
+    )
   out: list = [None] * len(requests)
   for members in _alike(entries):
     place = {number: i for i, number in enumerate(members)}
@@ -202,6 +217,7 @@ def main(argv: Sequence[str]) -> int:
   )
   parser.add_argument('--delta', action='append', required=True, metavar='DIR')
   parser.add_argument('--backbone', help='default: the one in the card')
+  parser.add_argument('--vocabulary', help='where the backbone has none')
   parser.add_argument('--input', default='-', help='file; - standard input')
   parser.add_argument('--length', type=int, default=32)
   parser.add_argument('--batch_size', type=int, default=32)
@@ -209,7 +225,9 @@ def main(argv: Sequence[str]) -> int:
   known = parser.parse_args(argv)
   try:
     entries = [store.read(folder) for folder in known.delta]
-    backbone = backbones.load(known.backbone or entries[0].card['backbone'])
+    backbone = backbones.load(
+      known.backbone or entries[0].card['backbone'], known.vocabulary
+    )
     if known.input == '-':
       requests = read_requests(sys.stdin, entries)
     else:

@@ -12,8 +12,8 @@ from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import arrays, corpus, tasks
 from prompt_subspace.data.arrays import Arrays, TaskArrays
-from prompt_subspace.vocabulary import EOS, Vocabulary
 from prompt_subspace.deltas.base import Setting
+from prompt_subspace.vocabulary import EOS, Vocabulary
 
 COUNTS = {'train': 24, 'validation': 10, 'test': 14}
 METRICS = {
@@ -22,7 +22,7 @@ METRICS = {
   'generation': ('exact_match', 'qa_f1'),
   'regression': ('pearson',),
 }
-LABELS = ('yes', 'not at all')
+LABELS = ('yes', 'never')
 WORDS = ('tea', 'a red boat', 'snow in may', 'the long road', 'two')
 
 

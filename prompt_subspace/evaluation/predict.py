@@ -26,7 +26,8 @@ class Predictor(NamedTuple):
 
   Attributes:
     rank: (frozen, phi, rows [w], batch, choices) -> index of the most likely
-      choice, [w, B]. `rows` picks rows of the stacked phi.
+      choice, or -1 if the scores are no numbers, [w, B]. `rows` picks rows
+      of the stacked phi.
     generate: (frozen, phi, rows [w], batch, length) -> tokens [w, B, T].
   """
 
@@ -61,7 +62,9 @@ def make_predictor(
     def one(row_phi):
       delta = expand(row_phi, batch)
       scores = forward.choice_scores(config, frozen, delta, batch, choices)
-      return jnp.argmax(scores, axis=-1)
+      # else the first choice would be the answer of a phi that went wrong
+      broken = jnp.any(jnp.isnan(scores), axis=-1)
+      return jnp.where(broken, -1, jnp.argmax(scores, axis=-1))
 
     return each_row(one, phi, rows)
 
@@ -152,18 +155,20 @@ def predict(
 def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:
   """Returns (example, choice) -> text; a wrong unnamed choice is `#<index>`.
 
+  No choice, -1, has no text.
+
   The choices of a multiple-choice example are kept as tokens only, so its
   right choice reads as its reference and any other as a number.
   """
   if task.label_texts is not None:
     names = task.label_texts
-    return lambda example, choice: names[choice]
+    return lambda example, choice: names[choice] if choice >= 0 else ''
   arrays = task.splits[split]
 
   def text(example: int, choice: int) -> str:
     if choice == arrays.labels[example]:
       return arrays.references[example][0]
-    return f'#{choice}'
+    return f'#{choice}' if choice >= 0 else ''
 
   return text
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from prompt_subspace.data import batches
-
 from prompt_subspace.deltas.base import positive
 
 

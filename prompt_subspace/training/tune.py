@@ -347,8 +347,11 @@ def _run(sweep, loaded, shown, runs, identity) -> None:
   for number, members in enumerate(stacks, start=1):
     specs, used = [], {}
     for run in members:
-      name = f'{run.task}/{run.seed}'
-      used[name] = shown[run.task, run.seed]
+      arrays = shown[run.task, run.seed]
+      # only few-shot splits differ by seed; all else is held once
+      whole = arrays is loaded[run.task]
+      name = run.task if whole else f'{run.task}/{run.seed}'
+      used[name] = arrays
       phi = _initial(sweep, run, loaded[run.task])
       specs.append(spec.RowSpec(run.id, name, run.seed, run.rate, phi))
     method = members[0].method

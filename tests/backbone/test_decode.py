@@ -201,7 +201,16 @@ def test_search_goes_on_until_the_last_sequence_has_ended(monkeypatch):
 
 
 SMALL = tiny.CONFIG.replace(vocab_size=5)
-SMALL_INPUTS = jnp.asarray([[2, 3, 4, 1], [4, 1, 0, 0], [3, 3, 1, 0]])
+SMALL_INPUTS = jnp.asarray([[2, 3, 4, 1], [4, 1, 0, 0], [2, 2, 4, 1]])
+
+
+@functools.cache
+def peaked(config):
+  """Weights with a larger head, so that some tokens are nearly certain."""
+  weights = tiny.frozen(config)
+  head = {'kernel': 3 * weights['decoder']['logits_dense']['kernel']}
+  decoder = {**weights['decoder'], 'logits_dense': head}
+  return {**weights, 'decoder': decoder}
 
 
 @functools.cache
@@ -217,7 +226,7 @@ def all_sequences(name, length):
       'targets': jnp.asarray(every),
     }
     logits = tiny.logits(
-      name, SMALL, tiny.frozen(SMALL), tiny.phi(name, config=SMALL), batch
+      name, SMALL, peaked(SMALL), tiny.phi(name, config=SMALL), batch
     )
     logits = np.asarray(logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -268,7 +277,7 @@ def test_a_beam_wide_enough_finds_the_best_of_all_sequences(name, alpha):
   # as many beams as there are sequences without an end before the last token
   beams = (SMALL.vocab_size - 1) ** (length - 1)
   tokens, scores = beam(
-    SMALL, tiny.frozen(SMALL), delta, SMALL_INPUTS, length, beams, alpha
+    SMALL, peaked(SMALL), delta, SMALL_INPUTS, length, beams, alpha
   )
   for i, table in enumerate(all_sequences(name, length)):
     choices = finished(table)
@@ -284,12 +293,27 @@ def test_a_narrow_beam_keeps_what_a_search_by_hand_keeps(beams, alpha, scan):
   length = 4
   config = SMALL.replace(scan_layers=scan)
   tokens, scores = beam(
-    config, tiny.frozen(config), {}, SMALL_INPUTS, length, beams, alpha
+    config, peaked(config), {}, SMALL_INPUTS, length, beams, alpha
   )
   for i, table in enumerate(all_sequences(tiny.PLAIN, length)):
     score, best = search_by_hand(table, length, beams, alpha)
     assert tuple(np.asarray(tokens[i])) == best
     np.testing.assert_allclose(scores[i], score, atol=1e-5)
+
+
+def test_an_early_end_does_not_stop_a_longer_and_better_sequence():
+  # alone, so that no other example keeps the search going
+  length, beams, alpha = 4, 2, 2.0
+  table = all_sequences(tiny.PLAIN, length)[2]
+  score, best = search_by_hand(table, length, beams, alpha)
+  tokens, found = beam(
+    SMALL, peaked(SMALL), {}, SMALL_INPUTS[2:], length, beams, alpha
+  )
+  assert tuple(np.asarray(tokens[0])) == best
+  np.testing.assert_allclose(found[0], score, atol=1e-5)
+  # there is an earlier and worse end to be misled by
+  ends = {sum(x > 0 for x in sequence) for sequence in finished(table)}
+  assert 1 in ends and sum(x > 0 for x in best) > 1
 
 
 @pytest.mark.parametrize('name', [tiny.PLAIN, tiny.EVERYTHING])

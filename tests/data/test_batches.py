@@ -1,4 +1,4 @@
-"""The plan of batches: fair, the same alone and beside others, little padding."""
+"""The plan of batches: fair, the same alone and beside others, few paddings."""
 
 import itertools
 

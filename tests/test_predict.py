@@ -1,0 +1,235 @@
+"""The command that predicts: many deltas, one batch, each its own answers."""
+
+import io
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_subspace import deltas, predict
+from prompt_subspace.backbone import decode, forward, weights
+from prompt_subspace.bank import store
+from tests import sample
+
+PROMPT = deltas.prompt(length=2, start='uniform')
+HEAD = deltas.full(only=('decoder/logits_dense',))
+TEXTS = ['the ferry left', 'snow in may, and in june too', 'tea', 'who is it']
+TEMPLATE = {'input': 'film: {title} year: {year}', 'target': '{label}'}
+
+
+def make_card(backbone, method, **fields):
+  return {
+    'task': 'films',
+    'method': method.name,
+    'settings': dict(method.settings),
+    'backbone': backbone.name,
+    'fingerprint': backbone.fingerprint,
+    'label_texts': list(sample.LABELS),
+    'template': TEMPLATE | {'labels': {'0': 'yes', '1': 'never'}},
+    **fields,
+  }
+
+
+@pytest.fixture(scope='module')
+def bank(small, tmp_path_factory):
+  """Three classifications, two of one method, and a generation."""
+  folder = tmp_path_factory.mktemp('bank')
+  weights.write(folder / 'backbone', small)
+  random = np.random.default_rng(0)
+
+  def write(name, method, **fields):
+    phi = method.init(jax.random.key(0), sample.setting(small))
+    phi = jax.tree.map(
+      lambda x: x + random.standard_normal(x.shape).astype('float32'), phi
+    )
+    card = make_card(small, method, **fields)
+    store.write(folder / name, phi, card)
+
+  write('one', PROMPT)
+  write('two', PROMPT)
+  write('head', HEAD)
+  write('writer', HEAD, task='stories', label_texts=None)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def entries(bank):
+  return [store.read(bank / name) for name in ('one', 'two', 'head', 'writer')]
+
+
+@pytest.fixture
+def command(bank, capsys, monkeypatch):
+  """Runs the command; returns its exit code, its lines and its errors."""
+
+  def run(*args, deltas=('one',), lines=(), backbone='backbone'):
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('\n'.join(lines)))
+    named = [word for d in deltas for word in ('--delta', str(bank / d))]
+    code = predict.main([*named, '--backbone', str(bank / backbone), *args])
+    printed = capsys.readouterr()
+    return code, printed.out.splitlines(), printed.err
+
+  return run
+
+
+@pytest.fixture(scope='module')
+def together(entries, small):
+  """All texts, answered by all deltas at once."""
+  requests = predict.read_requests(TEXTS, entries)
+  assert len(requests) == 16
+  return requests, predict.answer(
+    requests, entries, small, batch_size=3, length=6
+  )
+
+
+def test_deltas_in_one_batch_answer_as_one_by_one(together, entries, small):
+  requests, found = together
+  for number, entry in enumerate(entries[:2]):
+    alone = predict.read_requests(TEXTS, [entry])
+    wanted = predict.answer(alone, [entry], small, batch_size=4)
+    mine = [
+      a for r, a in zip(requests, found, strict=True) if r.delta == number
+    ]
+    for a, b in zip(mine, wanted, strict=True):
+      for label in sample.LABELS:
+        assert a['scores'].pop(label) == pytest.approx(
+          b['scores'].pop(label), abs=1e-3
+        )
+      assert a == b
+
+
+def test_labels_are_scored_by_the_backbone_with_the_delta(
+  together, entries, small
+):
+  """Against each label's log-probability, decoded by itself."""
+  requests, found = together
+  tokens = sample.pad([small.vocabulary.encode(t) for t in TEXTS])
+  phi = jax.tree.map(jnp.asarray, entries[2].phi)
+
+  @jax.jit
+  def score(target):
+    batch = {'inputs': tokens, 'targets': target}
+    logits = jax.nn.log_softmax(
+      forward.logits(small.config, small.weights, phi, batch)
+    )
+    return jnp.take_along_axis(logits, target[..., None], -1).sum((1, 2))
+
+  for label in sample.LABELS:
+    target = np.repeat(sample.pad([small.vocabulary.encode(label)]), 4, axis=0)
+    mine = [
+      a['scores'][label]
+      for r, a in zip(requests, found, strict=True)
+      if r.delta == 2
+    ]
+    np.testing.assert_allclose(mine, score(target), atol=1e-3)
+  for answer in found[2::4]:
+    scores = answer['scores']
+    assert answer['output'] == max(scores, key=scores.get)
+
+
+def test_a_task_without_labels_is_answered_in_words(together, entries, small):
+  requests, found = together
+  tokens = sample.pad([small.vocabulary.encode(t) for t in TEXTS])
+  phi = jax.tree.map(jnp.asarray, entries[3].phi)
+  wanted = jax.jit(
+    lambda phi: decode.greedy(small.config, small.weights, phi, tokens, 6)
+  )(phi)
+  assert [a['output'] for a in found[3::4]] == [
+    small.vocabulary.decode(t) for t in wanted.tolist()
+  ]
+  assert any(a['output'] for a in found[3::4])
+  assert all('scores' not in a for a in found[3::4])
+
+
+def test_answers_come_in_the_order_of_the_lines(together):
+  requests, found = together
+  assert [a['input'] for a in found] == [t for t in TEXTS for _ in range(4)]
+  assert [a['delta'] for a in found] == ['one', 'two', 'head', 'writer'] * 4
+  assert [a['task'] for a in found][:4] == ['films'] * 3 + ['stories']
+
+
+def test_lines_are_texts_rows_or_addressed(entries):
+  row = json.dumps({'title': 'Jaws {2}', 'year': 1978, 'more': ''})
+  lines = ['plain text\n', f'{row}\n', f'two\t{row}', 'other\ttab stays']
+  found = predict.read_requests(lines, entries[:2])
+  rendered = 'film: Jaws {2} year: 1978'
+  assert found == [
+    (0, 'plain text'),
+    (1, 'plain text'),
+    (0, rendered),
+    (1, rendered),
+    (1, rendered),
+    (0, 'other\ttab stays'),
+    (1, 'other\ttab stays'),
+  ]
+
+
+@pytest.mark.parametrize(
+  'line, message',
+  [
+    ('{"title": "x"}', "columns of the task, missing .'year'"),
+    ('{"title": ', 'input line 2: .*delimiter|Expecting'),
+    ('  ', 'input line 2: expected a text, found an empty line'),
+    ('two\t', 'input line 2: expected a text'),
+  ],
+)
+def test_a_bad_line_is_named(entries, line, message):
+  with pytest.raises(ValueError, match=message) as error:
+    predict.read_requests(['fine', line], entries[:2])
+  assert str(error.value).startswith('input line 2: ')
+
+
+def test_a_row_needs_a_template(entries):
+  card = {k: v for k, v in entries[0].card.items() if k != 'template'}
+  with pytest.raises(ValueError, match='line 1: .* one has no template'):
+    predict.read_requests(['{"a": 1}'], [entries[0]._replace(card=card)])
+
+
+def test_two_deltas_of_one_name_are_refused(entries):
+  with pytest.raises(ValueError, match='delta: expected different names'):
+    predict.read_requests(['text'], [entries[0], entries[0]])
+
+
+def test_the_command_reads_lines_and_prints_answers(command, together, bank):
+  one = [a['output'] for a in together[1][0::4]]
+  assert command(lines=TEXTS)[:2] == (0, one)
+  (bank / 'texts.txt').write_text('\n'.join(TEXTS[:2]) + '\n', 'utf-8')
+  assert command('--input', str(bank / 'texts.txt'))[:2] == (0, one[:2])
+  # the template makes a text of a row
+  row = json.dumps({'title': 'Jaws', 'year': '1978'})
+  code, lines, _ = command('--json', lines=[row, 'film: Jaws year: 1978'])
+  found = [json.loads(line) for line in lines]
+  assert code == 0 and found[0] == found[1]
+  assert found[0]['output'] in sample.LABELS and set(found[0]['scores']) == set(
+    sample.LABELS
+  )
+  # several deltas are told apart
+  code, lines, _ = command(deltas=('one', 'two'), lines=[f'two\t{TEXTS[0]}'])
+  assert lines == [f'two\t{together[1][1]["output"]}']
+
+
+def test_the_command_refuses_another_backbone(command, bank, small):
+  other = sample.backbone(small.vocabulary, seed=1)
+  weights.write(bank / 'other', other)
+  code, lines, error = command(backbone='other', lines=['text'])
+  assert code == 2 and not lines
+  assert error.startswith('error: one: trained on backbone')
+  assert small.fingerprint[:16] in error and other.fingerprint[:16] in error
+
+
+def test_the_command_says_what_is_missing(command, bank, small):
+  code, _, error = command(deltas=('nothing',))
+  assert code == 2 and 'expected a stored delta' in error
+  code, _, error = command('--input', str(bank / 'nothing.txt'))
+  assert code == 2 and 'nothing.txt' in error
+  # a backbone without a vocabulary is given one
+  weights.write(bank / 'bare', small._replace(vocabulary=None))
+  code, _, error = command(backbone='bare', lines=['tea'])
+  assert code == 2 and 'vocabulary' in error
+  vocabulary = str(small.vocabulary.path)
+  code, lines, _ = command(
+    '--vocabulary', vocabulary, backbone='bare', lines=['tea']
+  )
+  assert code == 0 and lines[0] in sample.LABELS
