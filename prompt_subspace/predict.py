@@ -84,7 +84,8 @@ def _text(line: str, entry: store.Entry) -> str:
 
 
 def _input_columns(template: Template) -> tuple[str, ...]:
-  return Template(template.input, '-').columns
+  # the target's columns, which hold the answer, are not asked for
+  return Template(template.input, template.input).columns
 
 
 def _tuples(fields: dict) -> dict:

@@ -3,6 +3,8 @@
 Nothing here needs TensorFlow, and hardly anything compiles.
 """
 
+import pathlib
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,6 +15,7 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import arrays, corpus, tasks
 from prompt_subspace.data.arrays import Arrays, TaskArrays
 from prompt_subspace.deltas.base import Setting
+from prompt_subspace.training.job import Job
 from prompt_subspace.vocabulary import EOS, Vocabulary
 
 COUNTS = {'train': 24, 'validation': 10, 'test': 14}
@@ -131,3 +134,20 @@ def _split(vocabulary, kind, random, count, longest) -> Arrays:
     texts = [WORDS[a] for a in answers]
   targets = pad([vocabulary.encode(text) for text in texts])
   return Arrays(pad(inputs), targets, labels, choices, [[t] for t in texts])
+
+
+def note(out: str, word: str = 'nothing', number: int = 1) -> Job:
+  """A recipe for the command line: it writes a word so many times."""
+  folder = pathlib.Path(out)
+
+  def run():
+    if number < 0:
+      raise ValueError(f'number: expected 0 or more, found {number}.')
+    (folder / 'note.txt').write_text(word * number)
+
+  return Job(folder, f'plan       {word} x {number}', {'word': word}, run)
+
+
+def read(folder: pathlib.Path) -> str:
+  """The report of `note`."""
+  return f'it says {(folder / "note.txt").read_text()}'

@@ -294,6 +294,18 @@ def pretrain(
         f'texts: expected a file of plain text, found no {path}.'
       )
   config = configs.sized(size, dropout_rate=0.0)
+  known = Vocabulary(vocabulary).size if vocabulary else pieces + 100
+  if known > config.vocab_size:
+    raise ValueError(
+      f'pieces: expected at most {config.vocab_size} tokens, the rows of the '
+      f'embedding of {size!r}, found {known} with the sentinels. Take fewer '
+      'pieces or another size.'
+    )
+  if mix.length < 16:
+    raise ValueError(
+      f'length: expected at least 16 tokens, of which 8 are a beginning and 8 '
+      f'its continuation, found {mix.length}.'
+    )
   found = {name: task_names.find(name, data_dir) for name in tasks}
   plan = (
     f'backbone   {size}, {trees.size(backbones.expected(config)):,} parameters'

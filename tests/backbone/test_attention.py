@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_subspace.backbone import attention, layers
+from prompt_subspace.backbone import attention, forward, layers
 from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone.t5 import T5
 from tests import tiny
 
 
@@ -86,6 +87,54 @@ def test_a_prefix_is_what_tokens_before_the_sequence_would_be(positions):
 
   tokens, prefix = both(x)
   np.testing.assert_allclose(prefix, tokens, atol=1e-5)
+
+
+def test_prefix_positions_are_those_before_the_tokens_of_a_stack():
+  # in stacks of one layer, a prefix made from embedded tokens is those tokens
+  config = tiny.CONFIG.replace(
+    num_encoder_layers=1, num_decoder_layers=1, prefix_positions=True
+  )
+  weights, data = tiny.frozen(config), tiny.batch()
+  tokens = jnp.asarray([17, 30, 5])
+  table = weights['token_embedder']['embedding']
+
+  def prefix(stack, name):
+    layer = weights[stack]['layers_0']
+    norm = layers.RMSNorm(16, 'float32', 'float32', 1e-6)
+    normed = norm.apply({'params': layer[f'pre_{name}_layer_norm']}, table)
+    pair = {
+      f'prefix_{kind}': normed[tokens] @ layer[name][kind]['kernel']
+      for kind in ('key', 'value')
+    }
+    return {stack: {'layers_0': {name: pair}}}
+
+  def before(x):
+    return jnp.concatenate([jnp.tile(tokens, (x.shape[0], 1)), x], axis=1)
+
+  @jax.jit
+  def run(data):
+    model = T5(config)
+    inputs, targets = data['inputs'], data['targets']
+    delta = prefix('encoder', 'attention')
+    encoded = forward.encode(config, weights, delta, inputs)
+    longer = forward.encode(config, weights, {}, before(inputs))
+    delta = prefix('decoder', 'self_attention')
+    pairs = [(encoded, longer[:, 3:])]
+    outputs = [
+      model.apply(
+        {'params': weights, 'delta': own},
+        encoded,
+        inputs,
+        decoded,
+        enable_dropout=False,
+        method=T5.decode,
+      )
+      for own, decoded in ((delta, targets), ({}, before(targets)))
+    ]
+    return [*pairs, (outputs[0], outputs[1][:, 3:])]
+
+  for found, expected in run(data):
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_scanned_layers_take_prefix_positions_too():

@@ -1,0 +1,288 @@
+"""The command line: gin files in, a checked job and its record out."""
+
+import csv
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from prompt_subspace import check, run
+from prompt_subspace.backbone import weights
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTE = """
+from __gin__ import dynamic_registration
+from prompt_subspace import run
+from tests import sample
+
+OUT = {out!r}
+WORD = "tea"
+NUMBER = 2
+
+run.job.job = @sample.note()
+run.job.report = @sample.read
+sample.note.out = %OUT
+sample.note.word = %WORD
+sample.note.number = %NUMBER
+"""
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+  """gin files name each other from the root of the repository."""
+  monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def note(tmp_path):
+  """The arguments for a job that writes a few words."""
+  path = tmp_path / 'note.gin'
+  path.write_text(NOTE.format(out=str(tmp_path / 'out')))
+  return [f'--gin_file={path}']
+
+
+# -- gin files and bindings
+
+
+def test_a_gin_file_makes_a_job(note, tmp_path):
+  job, report = run.parse(note, 'run')
+  assert job.folder == tmp_path / 'out'
+  assert job.plan == 'plan       tea x 2'
+  assert callable(report)
+  assert not job.folder.exists()
+
+
+def test_bindings_of_the_command_line_win(note):
+  words = ['--gin.NUMBER=3', '--gin.WORD="two words = one"']
+  job, _ = run.parse([*note, *words], 'run')
+  assert job.plan == 'plan       two words = one x 3'
+  job, _ = run.parse([*note, '--gin.NUMBER=3', '--gin.NUMBER=4'], 'run')
+  assert job.plan == 'plan       tea x 4'
+  job, _ = run.parse([*note, '--gin.sample.note.number=5'], 'run')
+  assert job.plan == 'plan       tea x 5'
+  # and are gone the next time
+  job, _ = run.parse(note, 'run')
+  assert job.plan == 'plan       tea x 2'
+
+
+def test_a_later_file_wins_and_files_include_others(note, tmp_path):
+  later = tmp_path / 'later.gin'
+  later.write_text("include 'note.gin'\nWORD = 'milk'\n")
+  job, _ = run.parse(
+    [f'--gin_file={later.name}', f'--gin_search_paths=.,{tmp_path}'], 'run'
+  )
+  assert job.plan == 'plan       milk x 2'
+  more = tmp_path / 'more.gin'
+  more.write_text('NUMBER = 7\n')
+  job, _ = run.parse([*note, f'--gin_file={more}'], 'run')
+  assert job.plan == 'plan       tea x 7'
+
+
+# -- the commands
+
+
+def test_a_job_is_run_recorded_and_reported(note, tmp_path, capsys):
+  argv = [*note, '--gin.NUMBER=3']
+  assert run.main(argv) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert lines == ['plan       tea x 3', 'it says teateatea']
+  record = json.loads((tmp_path / 'out' / 'record.json').read_text())
+  assert record['command'] == argv and record['word'] == 'tea'
+  assert 'NUMBER = 3' in record['gin']
+  assert 'sample.note.number = %NUMBER' in record['gin']
+  assert record['versions']['jax'] == jax.__version__
+  assert record['devices'] == [str(d) for d in jax.devices()]
+
+
+def test_an_error_of_the_job_is_a_line_and_not_a_trace(note, capsys):
+  assert run.main([*note, '--gin.NUMBER=-1']) == 2
+  assert (
+    capsys.readouterr().err == 'error: number: expected 0 or more, found -1.\n'
+  )
+
+
+def test_check_plans_and_runs_nothing(note, tmp_path, capsys):
+  assert check.main(note) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == 'plan       tea x 2' and lines[-1].startswith('ok ')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_the_command_runs_as_a_module(note, tmp_path):
+  """gin knows `run.job` by its module, and a script is `__main__`."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'prompt_subspace.run', *note],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == 'it says teatea'
+
+
+TUNE = '--gin_file=gin/tune.gin'
+MISTAKES = {
+  'no file': (
+    ['--gin_file=gin/none.gin'],
+    'gin: Unable to open .*gin/none.gin',
+  ),
+  'no such macro': (
+    [TUNE, '--gin.STEP=3'],
+    '--gin.STEP: .* STEPS, .* found STEP',
+  ),
+  'no such function': (
+    [TUNE, '--gin.tune.nosuch.x=1'],
+    "No configurable matching 'tune.nosuch'",
+  ),
+  'no such parameter': (
+    [TUNE, '--gin.spec.Settings.stepz=3'],
+    "doesn't have a parameter named 'stepz'",
+  ),
+  'no value': ([TUNE, '--gin.TASKS=[sst2]'], "Failed to parse token 'sst2'"),
+  'no such macro in a value': (
+    [TUNE, '--gin.TASKS=%NONE'],
+    "No bindings specified for 'NONE",
+  ),
+  'no such folder': (
+    [TUNE, '--gin.DATA_DIR="/none"'],
+    'data_dir: .*none at /none',
+  ),
+  'no such task': (
+    [TUNE, '--gin.DATA_DIR="demo"', '--gin.TASKS=["reviews", "none"]'],
+    "unknown task 'none'; the known ones .*causes.*reviews",
+  ),
+  'data that is elsewhere': (
+    [TUNE, '--gin.TASKS=["sst2"]'],
+    "task 'sst2' needs data: pass data_dir",
+  ),
+  'no such method': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.METHODS=["lorax"]'],
+    "methods: expected names among .*'lora'.*found .'lorax'",
+  ),
+  'no such backbone': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.BACKBONE="maxi"'],
+    "backbone: expected one of .'mini'.*found 'maxi'",
+  ),
+  'a wrong value': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.STEPS="many"'],
+    "steps: expected a whole number >= 1, found 'many'",
+  ),
+}
+
+
+@pytest.mark.parametrize('command', [check, run], ids=['check', 'run'])
+@pytest.mark.parametrize('name', MISTAKES)
+def test_mistakes_end_with_code_2_and_say_what_to_do(
+  name, command, tmp_path, capsys
+):
+  argv, message = MISTAKES[name]
+  out = [] if name == 'no file' else [f'--gin.OUT="{tmp_path / "out"}"']
+  assert command.main([*argv, *out]) == 2
+  printed = capsys.readouterr()
+  assert not printed.out
+  last = printed.err[printed.err.index('error: ') :]
+  assert re.search(message, last, re.S), last
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    ('', 'gin_file: expected a file that binds run.job.job'),
+    (
+      'from __gin__ import dynamic_registration\n'
+      'from prompt_subspace import nothing\n',
+      "gin: .*'?nothing'?",
+    ),
+    ('X = = 3\n', 'gin: .*'),
+  ],
+  ids=['no job', 'no such module', 'no gin'],
+)
+def test_a_file_with_a_mistake_is_named(text, message, tmp_path, capsys):
+  path = tmp_path / 'bad.gin'
+  path.write_text(text)
+  assert check.main([f'--gin_file={path}']) == 2
+  error = capsys.readouterr().err
+  assert error.startswith('error: ')
+  assert re.search(message, error) and 'bad.gin' in error
+
+
+@pytest.mark.parametrize('word', ['STEPS=3', '--STEPS=3', '--gin.STEPS'])
+def test_a_word_that_is_no_binding_is_refused(note, word, capsys):
+  with pytest.raises(SystemExit) as error:
+    run.parse([*note, word], 'check')
+  assert error.value.code == 2
+  assert 'expected --gin.NAME=VALUE' in capsys.readouterr().err
+
+
+# -- the files that come with the package
+
+
+@pytest.fixture(scope='module')
+def sweep(small, tmp_path_factory):
+  """Arguments for a very small sweep by gin/tune.gin."""
+  folder = tmp_path_factory.mktemp('sweep')
+  weights.write(folder / 'backbone', small)
+  return folder / 'out', [
+    TUNE,
+    f'--gin.BACKBONE="{folder / "backbone"}"',
+    f'--gin.OUT="{folder / "out"}"',
+    '--gin.DATA_DIR="demo"',
+    '--gin.TASKS=["reviews"]',
+    '--gin.METHODS=["lora"]',
+    '--gin.SEEDS=[0]',
+    '--gin.RATES=[0.01, 0.1]',
+    '--gin.STEPS=2',
+    '--gin.tune.tune.max_input=16',
+    '--gin.spec.Settings.batch_size=4',
+    '--gin.spec.Settings.test_examples=8',
+    '--gin.spec.Settings.validation_examples=8',
+    '--gin.spec.Settings.evaluation_batch=8',
+  ]
+
+
+def test_the_main_job_from_file_to_table(sweep, small, capsys):
+  folder, argv = sweep
+  assert check.main(argv) == 0 and not folder.exists()
+  assert run.main(argv) == 0
+  printed = capsys.readouterr().out
+  assert 'lora' in printed.splitlines()[-1] or 'majority' in printed
+  with open(folder / 'results.csv', encoding='utf-8') as file:
+    rows = list(csv.DictReader(file))
+  assert [r['rate'] for r in rows] == ['0.01', '0.1']
+  assert 'reviews' in (folder / 'table.md').read_text(encoding='utf-8')
+  record = json.loads((folder / 'record.json').read_text(encoding='utf-8'))
+  assert record['fingerprint'] == small.fingerprint
+  assert record['runs'] == 2 and len(record['data']['reviews']) == 64
+  assert 'STEPS = 2' in record['gin'] and 'tune.tune.rates' in record['gin']
+  # other settings are refused, before the record is touched
+  before = (folder / 'record.json').read_bytes()
+  for command in (check, run):
+    assert command.main([*argv, '--gin.STEPS=3']) == 2
+    error = capsys.readouterr().err
+    assert 'settings.steps: it was 2, asked for is 3' in error
+  assert (folder / 'record.json').read_bytes() == before
+
+
+def test_the_demo_is_a_job(sweep, tmp_path, capsys):
+  words = [
+    w for w in sweep[1] if w.startswith(('--gin.BACKBONE', '--gin.TASKS'))
+  ]
+  out = f'--gin.OUT="{tmp_path / "demo"}"'
+  assert check.main(['--gin_file=gin/demo.gin', out, *words]) == 0
+  plan = capsys.readouterr().out
+  assert re.search(r'runs +(\d+) of \d+ steps, \1 to do', plan), plan
+
+
+def test_pre_training_is_a_job(real_data, tmp_path, capsys):
+  words = [
+    f'--gin.OUT="{tmp_path / "out"}"',
+    f'--gin.DATA_DIR="{real_data / "tasks"}"',
+  ]
+  assert check.main(['--gin_file=gin/pretrain.gin', *words]) == 0
+  assert 'yelp_sentences' in capsys.readouterr().out
