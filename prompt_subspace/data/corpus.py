@@ -88,8 +88,19 @@ def train_vocabulary(
     raise ValueError(
       f'pieces: {pieces} do not fit the texts: sentencepiece says {error}'
     ) from error
+  _forget_paths(draft)
   os.replace(draft, path)
   return Vocabulary(path)
+
+
+def _forget_paths(file: pathlib.Path) -> None:
+  """Removes the names of the text files, which the trainer keeps."""
+  from sentencepiece import sentencepiece_model_pb2
+
+  model = sentencepiece_model_pb2.ModelProto()
+  model.ParseFromString(file.read_bytes())
+  model.trainer_spec.ClearField('input')
+  file.write_bytes(model.SerializeToString())
 
 
 def tokenise(

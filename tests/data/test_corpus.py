@@ -65,6 +65,11 @@ def test_a_trained_vocabulary_has_the_special_tokens_of_t5(trained):
   ]
 
 
+def test_a_vocabulary_does_not_name_the_files_it_was_trained_on(trained):
+  content = trained.path.read_bytes()
+  assert str(trained.path.parents[1]).encode() not in content
+
+
 def test_too_many_pieces_for_the_texts_are_refused(tmp_path):
   path = tmp_path / 'text.txt'
   path.write_text('one two three\n' * 20, encoding='utf-8')
