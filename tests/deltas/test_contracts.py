@@ -16,6 +16,7 @@ from prompt_subspace.deltas.base import Setting, touches_encoder
 from tests import tiny
 
 BASE = configs.sized('base')
+SHAPES = weights.expected(BASE)
 
 # method at T5 1.1 base -> trained parameters; the first three are the sizes
 # that Yi et al. 2022 print
@@ -46,7 +47,7 @@ ZERO_EFFECT = ('lora', 'lora, everywhere', 'adapter', 'full')
 @pytest.mark.parametrize('name', COUNTS)
 def test_parameter_count_is_the_formula(name):
   method, expected = COUNTS[name]
-  setting = Setting(BASE, weights.expected(BASE))
+  setting = Setting(BASE, SHAPES)
   phi = jax.eval_shape(
     lambda key, table: method.init(
       key,
@@ -70,13 +71,11 @@ def test_the_published_sizes_are_equal(name):
 
 def test_full_has_every_weight():
   phi = jax.eval_shape(
-    lambda key: deltas.full().init(key, Setting(BASE, weights.expected(BASE))),
+    lambda key: deltas.full().init(key, Setting(BASE, SHAPES)),
     jax.random.key(0),
   )
-  assert (
-    trees.flatten(phi).keys() == trees.flatten(weights.expected(BASE)).keys()
-  )
-  assert trees.size(phi) == trees.size(weights.expected(BASE))
+  assert trees.flatten(phi).keys() == trees.flatten(SHAPES).keys()
+  assert trees.size(phi) == trees.size(SHAPES)
 
 
 @pytest.mark.parametrize('name', tiny.VARIANTS)
@@ -149,15 +148,27 @@ def test_expand_is_pure_and_compiles(name):
 @pytest.mark.parametrize('name', tiny.VARIANTS)
 def test_float32_phi_under_a_bfloat16_backbone(name):
   config = tiny.CONFIG.replace(dtype='bfloat16', weight_dtype='bfloat16')
+  phi = tiny.phi(name)
+  _, grads = tiny.loss_and_grad.eval_shape(
+    name, config, tiny.frozen(config), phi, tiny.batch()
+  )
+  trees.check_same(grads, phi, 'gradient')
+
+
+def test_a_bfloat16_backbone_has_nearly_the_same_loss_and_gradient():
+  config = tiny.CONFIG.replace(dtype='bfloat16', weight_dtype='bfloat16')
+  args = tiny.phi(tiny.EVERYTHING), tiny.batch()
   loss, grads = tiny.loss_and_grad(
-    name, config, tiny.frozen(config), tiny.phi(name), tiny.batch()
+    tiny.EVERYTHING, config, tiny.frozen(config), *args
   )
-  exact, _ = tiny.loss_and_grad(
-    name, tiny.CONFIG, tiny.frozen(), tiny.phi(name), tiny.batch()
+  exact, slopes = tiny.loss_and_grad(
+    tiny.EVERYTHING, tiny.CONFIG, tiny.frozen(), *args
   )
-  assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype('float32')}
   # bfloat16 has 8 bits: 0.4% per rounding, some dozen of them in a row
   np.testing.assert_allclose(loss, exact, rtol=0.05)
+  one, two = trees.ravel(grads)[0], trees.ravel(slopes)[0]
+  cosine = one @ two / jnp.sqrt((one @ one) * (two @ two))
+  assert cosine > 0.99
 
 
 def test_the_registry_makes_every_method_and_names_the_known_ones():
