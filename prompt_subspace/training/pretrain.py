@@ -6,6 +6,7 @@ embeddings start from a PPMI-SVD of the corpus; the layers' matrices are
 trained with Muon (Jordan et al. 2024), everything else with AdamW.
 """
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -388,7 +389,8 @@ def _train(model, tx, train, check, mix, folder, steps, seed, every):
   held_out = validation_batches(check, mix)
   at, losses = int(state.step), []
   log = folder / 'log.csv'
-  with Progress(steps, 'pre-training', folder / 'tensorboard', start=at) as bar:
+  bar = Progress(steps, 'pre-training', folder / 'tensorboard', start=at)
+  with contextlib.closing(checkpoints), bar:
     while at < steps:
       state, value = step(state, draw(train, mix, seed, at))
       losses.append(value)
@@ -410,5 +412,4 @@ def _train(model, tx, train, check, mix, folder, steps, seed, every):
           file.write(','.join(['step', *found]) + '\n')
         file.write(','.join([str(at), *(f'{v:.4f}' for v in found.values())]))
         file.write('\n')
-  checkpoints.close()
   return state.weights

@@ -1,6 +1,7 @@
 """Pre-training: the loss falls, a resumed run is the same, the result loads."""
 
 import csv
+import json
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,18 @@ def test_the_backbone_loads_by_its_folder(finished):
   trees.check_same(found.weights, weights.expected(found.config), 'found')
   for path, x in trees.flatten(found.weights).items():
     assert np.isfinite(x).all() and np.std(x) > 0, path
+
+
+def test_the_card_says_what_it_was_made_of(finished, plan):
+  card = json.loads((finished / 'backbone' / 'card.json').read_text())
+  found = weights.load(finished / 'backbone')
+  assert card['fingerprint'] == found.fingerprint
+  assert card['vocabulary'] == found.vocabulary.sha256
+  assert card['parameters'] == trees.size(found.weights)
+  assert card['steps'] == STEPS and card['batches']['task_share'] == 0.4
+  last = log(finished)[-1]
+  assert card['validation'] == {k: float(v) for k, v in last.items()}
+  assert set(card['tasks']) == {'reviews'} and len(card['texts']) == 1
 
 
 def test_a_killed_run_goes_on_exactly(finished, plan, tmp_path, monkeypatch):
