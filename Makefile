@@ -1,5 +1,6 @@
 # make demo   a short version of the main job, on the tasks in the package
 # make test   formatter check, linter, all tests
+# make bench  speed and memory, see benchmarks/README.md
 # make lint | format | clean
 #
 # Each builds what it needs in .venv once and reuses it afterwards; it installs
@@ -17,7 +18,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
   $$python -c 'import sys; sys.exit(sys.version_info[:2] not in \
   ((3, 11), (3, 12)))' >/dev/null 2>&1 && { echo $$python; break; }; done)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format clean bench
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -27,6 +28,10 @@ demo: $(STAMP)
 test: lint
 	@echo '== Tests, on the CPU'
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+
+bench: $(STAMP)
+	@echo '== Speed and memory, on a machine that does nothing else'
+	$(BIN)/python -m benchmarks.run
 
 lint: $(STAMP)
 	@echo '== Formatter check and linter'
