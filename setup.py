@@ -25,6 +25,8 @@ setup(
     'flax>=0.12.8,<0.14',
     'optax>=0.2.8,<0.4',
     'orbax-checkpoint>=0.12,<0.14',
+    # the bank reads and writes any path that etils reaches, gs:// included
+    'etils[epath]>=1.12,<2',
     'jaxtyping>=0.3.2',
     'ml_dtypes>=0.5.1',
     'numpy>=2.0,<3',
@@ -32,9 +34,11 @@ setup(
     'sentencepiece>=0.2,<0.3',
     # Configuration, scores and reports.
     'gin-config>=0.5,<0.6',
+    'matplotlib>=3.9,<4',
     'rouge-score>=0.1.2,<0.2',
     'scikit-learn>=1.5,<2',
     'scipy>=1.14,<2',
+    'seaborn>=0.13.2,<0.14',
     'tensorboard>=2.19,<3',
     'tqdm>=4.66',
     # Preparing data. seqio asks for tensorflow-text, and that for

@@ -254,6 +254,7 @@ def pretrain(
   size: str = 'mini',
   vocabulary: str | None = None,
   pieces: int = 8000,
+  start: str | None = None,
   mix: Mix = Mix(),
   tasks: Sequence[str] = (),
   data_dir: str | None = None,
@@ -274,6 +275,8 @@ def pretrain(
     size: name of a configuration; its vocabulary size bounds the pieces.
     vocabulary: sentencepiece model; None trains one on `texts`.
     pieces: of the trained vocabulary.
+    start: a backbone, by name or folder, whose weights and vocabulary are
+      trained further instead of drawn ones; `size` names it afterwards.
     mix: shapes and shares of the batches.
     tasks: supervised tasks to mix in. No study should use them as targets.
     data_dir: their folder.
@@ -295,6 +298,9 @@ def pretrain(
         f'texts: expected a file of plain text, found no {path}.'
       )
   config = configs.sized(size, dropout_rate=0.0)
+  given = _given(start, config, vocabulary)
+  if given is not None:
+    vocabulary = given.vocabulary.path
   known = Vocabulary(vocabulary).size if vocabulary else pieces + 100
   if known > config.vocab_size:
     raise ValueError(
@@ -311,6 +317,7 @@ def pretrain(
   plan = (
     f'backbone   {size}, {trees.size(backbones.expected(config)):,} parameters'
     f'\ntext       {len(texts)} files, {len(held_out)} held out'
+    f'\nstart      {start or "drawn"}'
     f'\ntasks      {", ".join(found) or "none"}'
     f'\nsteps      {steps}, checkpoints in {folder}'
   )
@@ -332,8 +339,15 @@ def pretrain(
       for files, split in ((texts, 'train'), (held_out, 'validation'))
     )
     tx = optimizer(rate, warmup, int(steps * (1 - decay)), steps)
+    model = T5(config)
+
+    def begin():
+      if given is not None:
+        return dict(given.weights)
+      return initial_weights(model, train.stream, seed)
+
     weights = _train(
-      T5(config), tx, train, check, mix, folder, steps, seed, evaluate_every
+      model, tx, train, check, mix, folder, steps, seed, evaluate_every, begin
     )
     backbone = backbones.assemble(size, config, weights, tokens)
     backbones.write(folder / 'backbone', backbone, store)
@@ -342,6 +356,7 @@ def pretrain(
       'parameters': trees.size(backbone.weights),
       'fingerprint': backbones.load(folder / 'backbone').fingerprint,
       'vocabulary': tokens.sha256,
+      'start': given and given.fingerprint,
       'steps': steps,
       'batches': mix._asdict(),
       'validation': _last_losses(folder / 'log.csv'),
@@ -372,7 +387,25 @@ def _vocabulary(texts, path: pathlib.Path, pieces: int) -> Vocabulary:
   return corpus.train_vocabulary(texts, path, pieces)
 
 
-def _train(model, tx, train, check, mix, folder, steps, seed, every):
+def _given(start, config, vocabulary) -> backbones.Backbone | None:
+  """Returns the backbone to start from, if any; it must be of this shape."""
+  if start is None:
+    return None
+  if vocabulary is not None:
+    raise ValueError(
+      'vocabulary: expected None beside start, whose vocabulary is kept, '
+      f'found {vocabulary!r}. Give one of the two.'
+    )
+  given = backbones.load(start, dropout_rate=0.0)
+  if given.vocabulary is None or given.config != config:
+    raise ValueError(
+      f'start: expected a backbone with a vocabulary and the shape {config}, '
+      f'found {given.config}. Name the size that it has.'
+    )
+  return given
+
+
+def _train(model, tx, train, check, mix, folder, steps, seed, every, begin):
   """Runs the updates from the last checkpoint on; returns the weights."""
   checkpoints = Checkpoints(folder / 'checkpoints')
   blank = jax.tree.map(
@@ -383,7 +416,7 @@ def _train(model, tx, train, check, mix, folder, steps, seed, every):
   if stored:
     state = stored[1]
   else:
-    weights = initial_weights(model, train.stream, seed)
+    weights = begin()
     state = State(weights, tx.init(weights), zero)
   step, evaluate = make_step(model, tx), make_validation(model)
   held_out = validation_batches(check, mix)
