@@ -8,6 +8,7 @@ refused for other rows.
 
 import json
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +139,19 @@ def load(path: str | pathlib.Path, task: TaskArrays) -> FewShot:
       f'{path}: {error} Draw the split again with fewshot.draw.'
     ) from error
   return split
+
+
+def stored(
+  task: TaskArrays, k: int, seed: int, folder: str | pathlib.Path
+) -> TaskArrays:
+  """The task with its few-shot split of this folder, drawn on first use."""
+  name = re.sub(r'[^\w.-]', '_', task.name)
+  file = pathlib.Path(folder) / f'{name}-k{k}-s{seed}.json'
+  if file.exists():
+    return apply(task, load(file, task))
+  split = draw(task, k, seed)
+  save(split, file)
+  return apply(task, split)
 
 
 def _as_json(split: FewShot) -> str:

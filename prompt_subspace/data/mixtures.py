@@ -73,6 +73,7 @@ def mix(
   seed: int,
   size: int | None = None,
   name: str = 'mixture',
+  held_out: int = 0,
 ) -> TaskArrays:
   """A training split drawn from the training splits of several tasks.
 
@@ -83,10 +84,13 @@ def mix(
     size: examples in the mixture; by default sum_i min(n_i, K), at which every
       task gives min(n_i, K) different examples.
     name: of the mixture.
+    held_out: how many examples of each task's validation split, the first
+      ones, make up that of the mixture; 0: it has none.
 
   Returns:
-    TaskArrays of kind generation with the split 'train' alone: text in, text
-    out, without labels and choices. Its record lists `rates` and `shares`.
+    TaskArrays of kind generation with the splits 'train' and, maybe,
+    'validation': text in, text out, without labels and choices, scored by
+    exact match. Its record lists `rates` and `shares`.
 
   Raises:
     ValueError: no tasks, two of one name, or different vocabularies.
@@ -100,13 +104,15 @@ def mix(
   if size < 1:
     raise ValueError(f'size: expected 1 or more examples, found {size}.')
   which = plan(counts, limit, seed, size)
-  train = Arrays(
-    _gather([part.inputs for part in parts], which),
-    _gather([part.targets for part in parts], which),
-    np.full(size, -1, np.int32),
-    None,
-    [parts[i].references[j] for i, j in which],
-  )
+  splits = {'train': _take(parts, which)}
+  if held_out:
+    others = [task.splits['validation'] for task in tasks]
+    first = [
+      (i, j)
+      for i, part in enumerate(others)
+      for j in range(min(held_out, len(part.labels)))
+    ]
+    splits['validation'] = _take(others, np.array(first))
   names = [task.name for task in tasks]
   shares = np.bincount(which[:, 0], minlength=len(tasks)).tolist()
   request = {f: tasks[0].record['request'][f] for f in _SHARED} | {
@@ -118,12 +124,13 @@ def mix(
     'limit': limit,
     'seed': seed,
     'size': size,
+    **({'held_out': held_out} if held_out else {}),
   }
   facts = {
     'rates': dict(zip(names, share_of, strict=True)),
     'shares': dict(zip(names, shares, strict=True)),
   }
-  return assemble(request, {'train': train}, facts)
+  return assemble(request, splits, facts)
 
 
 # What the requests of the tasks of one mixture must agree on.
@@ -145,6 +152,17 @@ def _check_tasks(tasks: Sequence[TaskArrays]) -> None:
           f'tasks: {task.name!r} was prepared with {field} {found}, '
           f'{names[0]!r} with {expected}; prepare both with one vocabulary.'
         )
+
+
+def _take(parts: Sequence[Arrays], which: Int[np.ndarray, 'n 2']) -> Arrays:
+  """Row (i, j) of which: example j of part i, as text in and text out."""
+  return Arrays(
+    _gather([part.inputs for part in parts], which),
+    _gather([part.targets for part in parts], which),
+    np.full(len(which), -1, np.int32),
+    None,
+    [parts[i].references[j] for i, j in which],
+  )
 
 
 def _gather(

@@ -97,6 +97,24 @@ def test_rows_keep_their_texts_and_padding():
     assert ids.tolist() == [int(text[2:]) + 3, 1, 0, 0, 0]
 
 
+def test_held_out_are_the_first_validation_examples_of_each():
+  tasks = [make_task('a', 3), make_task('b', 4)]
+  parts = [
+    t._replace(splits=t.splits | {'validation': t.splits['train']})
+    for t in tasks
+  ]
+  mixed = mixtures.mix(parts, 10, 0, held_out=3)
+  held = mixed.splits['validation']
+  expected = [r for t in tasks for r in t.splits['train'].references[:3]]
+  assert held.references == expected and len(held.inputs) == 6
+  np.testing.assert_array_equal(
+    held.targets[3:, :2], tasks[1].splits['train'].targets[:3, :2]
+  )
+  plain = mixtures.mix(parts, 10, 0)
+  assert plain.record['key'] != mixed.record['key']
+  assert set(plain.splits) == {'train'}
+
+
 def test_a_mixture_is_a_prepared_task(tmp_path):
   mixed = mixtures.mix([make_task('a', 3), make_task('b', 4)], 10, 0)
   arrays.save(mixed, tmp_path / 'mixture')

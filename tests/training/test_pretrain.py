@@ -11,11 +11,11 @@ import pytest
 from prompt_subspace import trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import weights
-from prompt_subspace.data import corpus, tasks
+from prompt_subspace.data import corpus, pretraining, tasks
 from prompt_subspace.training import pretrain
 from prompt_subspace.vocabulary import Vocabulary
 
-MIX = pretrain.Mix(
+MIX = pretraining.Mix(
   batch_size=8, length=24, task_share=0.4, task_length=24, task_target=24
 )
 STEPS = 12
@@ -98,8 +98,33 @@ def test_the_card_says_what_it_was_made_of(finished, plan):
   assert set(card['tasks']) == {'reviews'} and len(card['texts']) == 1
 
 
+def test_a_finished_backbone_is_trained_further(finished, plan, tmp_path):
+  given = weights.load(finished / 'backbone')
+  job = plan(
+    tmp_path, start=str(finished / 'backbone'), steps=4, rate=1e-5, warmup=1
+  )
+  assert f'start      {finished / "backbone"}' in job.plan
+  job.run()
+  found = weights.load(tmp_path / 'backbone')
+  card = json.loads((tmp_path / 'backbone' / 'card.json').read_text())
+  assert card['start'] == given.fingerprint != found.fingerprint
+  assert found.vocabulary.sha256 == given.vocabulary.sha256
+  # at this rate it has hardly moved; drawn weights would be elsewhere
+  for path, x in trees.flatten(given.weights).items():
+    y = trees.flatten(found.weights)[path]
+    np.testing.assert_allclose(x, y, atol=2e-2 * np.abs(x).max(), err_msg=path)
+
+
+def test_a_start_of_another_shape_is_refused(finished, plan, tmp_path):
+  start = str(finished / 'backbone')
+  with pytest.raises(ValueError, match='expected a backbone with .* the shape'):
+    plan(tmp_path, start=start, size='small')
+  with pytest.raises(ValueError, match='vocabulary: expected None beside star'):
+    plan(tmp_path, start=start, vocabulary=str(finished / 'vocab.model'))
+
+
 def test_a_killed_run_goes_on_exactly(finished, plan, tmp_path, monkeypatch):
-  draw, numbers = pretrain.draw, []
+  draw, numbers = pretraining.draw, []
 
   def interrupted(sources, mix, seed, number):
     numbers.append(number)
@@ -107,7 +132,7 @@ def test_a_killed_run_goes_on_exactly(finished, plan, tmp_path, monkeypatch):
       raise KeyboardInterrupt
     return draw(sources, mix, seed, number)
 
-  monkeypatch.setattr(pretrain, 'draw', interrupted)
+  monkeypatch.setattr(pretraining, 'draw', interrupted)
   with pytest.raises(KeyboardInterrupt):
     plan(tmp_path).run()
   assert not (tmp_path / 'backbone').exists()
@@ -135,12 +160,12 @@ def sources(small):
     for n in (30, 3000)
   ]
   rates = np.array([0.1, 0.9])
-  return pretrain.Sources(stream, small.vocabulary, pairs, rates)
+  return pretraining.Sources(stream, small.vocabulary, pairs, rates)
 
 
 def test_a_batch_depends_on_seed_and_number_alone(sources):
   found = {
-    pretrain.draw(sources, MIX, seed, number)['inputs'].tobytes()
+    pretraining.draw(sources, MIX, seed, number)['inputs'].tobytes()
     for seed in (0, 1)
     for number in range(3)
     for _ in range(2)
@@ -151,9 +176,9 @@ def test_a_batch_depends_on_seed_and_number_alone(sources):
 @pytest.mark.parametrize('share', [0.0, 0.35, 1.0])
 def test_tasks_have_the_share_that_was_asked_for(sources, monkeypatch, share):
   monkeypatch.setattr(corpus, 'denoising_batch', lambda *_, **__: 'text')
-  monkeypatch.setattr(pretrain, 'draw_tasks', lambda *_: 'tasks')
+  monkeypatch.setattr(pretraining, 'draw_tasks', lambda *_: 'tasks')
   mix = MIX._replace(task_share=share)
-  drawn = [pretrain.draw(sources, mix, 0, n) for n in range(1000)]
+  drawn = [pretraining.draw(sources, mix, 0, n) for n in range(1000)]
   assert np.mean([d == 'tasks' for d in drawn]) == pytest.approx(
     share, abs=0.01
   )
@@ -162,12 +187,12 @@ def test_tasks_have_the_share_that_was_asked_for(sources, monkeypatch, share):
     for start in range(0, 1000, 100):
       assert 30 <= drawn[start : start + 100].count('tasks') <= 40
   bare = sources._replace(tasks=[])
-  assert pretrain.draw(bare, mix, 0, 0) == 'text'
+  assert pretraining.draw(bare, mix, 0, 0) == 'text'
 
 
 def test_tasks_are_drawn_by_their_rates(sources):
   mix = MIX._replace(batch_size=2000, task_length=8, task_target=3)
-  batch = pretrain.draw_tasks(sources, mix, np.random.default_rng(0))
+  batch = pretraining.draw_tasks(sources, mix, np.random.default_rng(0))
   assert batch['inputs'].shape == (2000, 8)
   assert batch['targets'].shape == (2000, 3)
   assert (batch['inputs'][:, 5:] == 0).all()
@@ -176,7 +201,9 @@ def test_tasks_are_drawn_by_their_rates(sources):
 
 
 def test_validation_batches_are_fixed(sources):
-  first, again = (pretrain.validation_batches(sources, MIX) for _ in range(2))
+  first, again = (
+    pretraining.validation_batches(sources, MIX) for _ in range(2)
+  )
   assert set(first) == {'spans', 'prefix', 'tasks'}
   for name, batch in first.items():
     assert len(batch['inputs']) == 128
