@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prompt_subspace import trees
+
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
 Objective = Callable[[Any, Batch, Array], tuple[Array, Metrics]]
@@ -21,7 +23,7 @@ def token_log_likelihood(
   logits: Float[Array, '*S V'], targets: Int[Array, '*S']
 ) -> Float[Array, '*S']:
   """Returns log softmax(logits)[target] in float32; 0 where target is 0."""
-  logits = logits.astype(jnp.float32)
+  logits = trees.precise(logits)
   chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
   value = chosen - jax.nn.logsumexp(logits, axis=-1)
   return jnp.where(targets > 0, value, 0.0)

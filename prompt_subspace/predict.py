@@ -1,16 +1,18 @@
 """Predicts with stored deltas: text in, label or generated text out.
 
-  python -m prompt_subspace.predict --delta runs/tune/deltas/RUN < texts.txt
+  python -m prompt_subspace.predict --delta runs/tune/bank/RUN < texts.txt
   python -m prompt_subspace.predict --delta A --delta B --input texts.txt
 
 One input per line. A line is the text that the task's template makes, or a
-JSON object of the task's columns, which the template then renders. With
-several deltas every input is answered by each of them; a line that begins
-with the name of a delta and a tab is answered by that one alone. Deltas of one
-method run in one batch, each example with its own.
+JSON object of the task's columns, which the template then renders; for a
+multiple choice it brings the candidates, which are then ranked. With several
+deltas every input is answered by each of them; a line that begins with the
+name of a delta and a tab is answered by that one alone. Deltas of one method
+run in one batch, each example with its own.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,14 +29,23 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import store
 from prompt_subspace.data import batches
 from prompt_subspace.data.templates import Template
+from prompt_subspace.evaluation import predict
 from prompt_subspace.vocabulary import EOS
 
 
 class Request(NamedTuple):
-  """One input for one delta."""
+  """One input for one delta.
+
+  Attributes:
+    delta: number of the delta.
+    text: what the model reads.
+    choices: texts that the answer is one of, for this input alone; the labels
+      of the task are not listed here.
+  """
 
   delta: int
   text: str
+  choices: tuple[str, ...] = ()
 
 
 def read_requests(
@@ -61,31 +72,34 @@ def read_requests(
       chosen, line = [names[name]], rest
     for i in chosen:
       try:
-        out.append(Request(i, _text(line, entries[i])))
+        out.append(Request(i, *_rendered(line, entries[i])))
       except ValueError as error:
         raise ValueError(f'input line {number}: {error}') from error
   return out
 
 
-def _text(line: str, entry: store.Entry) -> str:
-  if line.lstrip().startswith('{'):
-    if 'template' not in entry.card:
-      raise ValueError(
-        f'expected a text, found columns, and {entry.name} has no template.'
-      )
-    template = Template(**_tuples(entry.card['template']))
-    row = json.loads(line)
-    if missing := [c for c in _input_columns(template) if c not in row]:
-      raise ValueError(f'expected the columns of the task, missing {missing}.')
-    return template.input.format_map(row)
-  if not line.strip():
-    raise ValueError('expected a text, found an empty line.')
-  return line
+def _rendered(line: str, entry: store.Entry) -> tuple[str, tuple[str, ...]]:
+  """Returns the text of a line and the choices that it brings."""
+  if not line.lstrip().startswith('{'):
+    if not line.strip():
+      raise ValueError('expected a text, found an empty line.')
+    return line, ()
+  if not entry.card.get('template'):
+    raise ValueError(
+      f'expected a text, found columns, and {entry.name} has no template.'
+    )
+  template = Template(**_tuples(entry.card['template']))
+  row = json.loads(line)
+  if missing := [c for c in _input_columns(template) if c not in row]:
+    raise ValueError(f'expected the columns of the task, missing {missing}.')
+  choices = [c.format_map(row) for c in template.choices or ()]
+  return template.input.format_map(row), tuple(c for c in choices if c.strip())
 
 
 def _input_columns(template: Template) -> tuple[str, ...]:
   # the target's columns, which hold the answer, are not asked for
-  return Template(template.input, template.input).columns
+  asked = (template.input, *(template.choices or ()))
+  return Template(' '.join(asked), template.input).columns
 
 
 def _tuples(fields: dict) -> dict:
@@ -110,8 +124,8 @@ def answer(
     length: longest generated text in tokens.
 
   Returns:
-    For each request {'delta', 'task', 'input', 'output'}, and `scores`
-    (label text -> log-probability) where the task has labels.
+    For each request {'delta', 'task', 'input', 'output'}, and `scores` (text
+    -> log-probability) where the task has labels or the request has choices.
   """
   for entry in entries:
     store.check_backbone(entry, backbone)
@@ -121,21 +135,28 @@ def answer(
       'sentencepiece model with --vocabulary.'
     )
   out: list = [None] * len(requests)
-  for members in _alike(entries):
+  for members, given in itertools.product(_alike(entries), (False, True)):
     place = {number: i for i, number in enumerate(members)}
-    wanted = [i for i, r in enumerate(requests) if r.delta in place]
+    wanted = [
+      i
+      for i, r in enumerate(requests)
+      if r.delta in place and bool(r.choices) == given
+    ]
+    if not wanted:
+      continue
     tokens = [
       [*backbone.vocabulary.encode(requests[i].text), EOS] for i in wanted
     ]
     lengths = np.array([len(t) for t in tokens])
     run = _runner([entries[i] for i in members], backbone, length)
-    edges = batches.choose_edges(lengths, 3) if wanted else ()
+    edges = batches.choose_edges(lengths, 3)
     for width, chosen in batches.in_order(lengths, batch_size, edges):
       inputs = np.zeros((len(chosen), width), np.int32)
       for row, i in enumerate(chosen):
         inputs[row, : lengths[i]] = tokens[i]
       owner = [place[requests[wanted[i]].delta] for i in chosen]
-      for i, result in zip(chosen, run(inputs, owner), strict=True):
+      choices = [requests[wanted[i]].choices for i in chosen]
+      for i, result in zip(chosen, run(inputs, owner, choices), strict=True):
         request = requests[wanted[i]]
         entry = entries[request.delta]
         out[wanted[i]] = {
@@ -160,7 +181,7 @@ def _alike(entries: Sequence[store.Entry]) -> list[list[int]]:
 
 
 def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
-  """Returns (inputs, owner of each) -> results, for entries of one shape."""
+  """Returns (inputs, owners, choices) -> results, for entries of one shape."""
   method = deltas.make(
     entries[0].card['method'],
     **_arguments(entries[0].card['settings']),
@@ -169,36 +190,56 @@ def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
   labels = entries[0].card.get('label_texts')
   config, vocabulary = backbone.config, backbone.vocabulary
 
-  @jax.jit
-  def run(frozen, phi, inputs, owner):
+  def delta_of(phi, inputs, owner):
     delta = jax.vmap(lambda p: method.expand(p, {'inputs': inputs}))(phi)
     # with one delta all examples share it; else each takes its own
-    if len(entries) == 1:
-      delta = jax.tree.map(lambda x: x[0], delta)
-    else:
-      delta = jax.tree.map(lambda x: x[owner], delta)
-    if not labels:
-      return decode.greedy(config, frozen, delta, inputs, length)
+    pick = 0 if len(entries) == 1 else owner
+    return jax.tree.map(lambda x: x[pick], delta)
+
+  @jax.jit
+  def rank(frozen, phi, inputs, owner, choices):
+    delta = delta_of(phi, inputs, owner)
     batch = {'inputs': inputs}
     return forward.choice_scores(config, frozen, delta, batch, choices)
 
-  if labels:
-    ids = [[*vocabulary.encode(text), EOS] for text in labels]
-    choices = np.zeros((len(ids), max(map(len, ids))), np.int32)
-    for row, tokens in enumerate(ids):
-      choices[row, : len(tokens)] = tokens
-    choices = jnp.asarray(choices)
+  @jax.jit
+  def generate(frozen, phi, inputs, owner):
+    delta = delta_of(phi, inputs, owner)
+    return decode.greedy(config, frozen, delta, inputs, length)
 
-  def results(inputs, owner):
-    found = run(backbone.weights, phi, jnp.asarray(inputs), jnp.asarray(owner))
-    for row in np.asarray(found):
-      if labels:
-        scores = dict(zip(labels, map(float, row), strict=True))
-        yield {'output': max(scores, key=scores.get), 'scores': scores}
-      else:
+  def results(inputs, owner, choices):
+    arguments = (
+      backbone.weights,
+      phi,
+      jnp.asarray(inputs),
+      jnp.asarray(owner),
+    )
+    if not (labels or choices[0]):
+      for row in np.asarray(generate(*arguments)):
         yield {'output': vocabulary.decode(row.tolist())}
+      return
+    texts = [c or labels for c in choices]
+    if choices[0]:
+      tokens = predict.few_shapes(_tokens(texts, vocabulary))
+    else:
+      tokens = _tokens([labels], vocabulary)[0]
+    found = np.asarray(rank(*arguments, jnp.asarray(tokens)))
+    for names, row in zip(texts, found, strict=True):
+      scores = dict(zip(names, map(float, row), strict=False))
+      yield {'output': max(scores, key=scores.get), 'scores': scores}
 
   return results
+
+
+def _tokens(texts: Sequence[Sequence[str]], vocabulary) -> np.ndarray:
+  """Returns choices [B, C, T] with their end tokens; unused slots are zero."""
+  ids = [[[*vocabulary.encode(t), EOS] for t in row] for row in texts]
+  width = max(len(t) for row in ids for t in row)
+  out = np.zeros((len(ids), max(map(len, ids)), width), np.int32)
+  for i, row in enumerate(ids):
+    for j, tokens in enumerate(row):
+      out[i, j, : len(tokens)] = tokens
+  return out
 
 
 def _arguments(settings: dict) -> dict:

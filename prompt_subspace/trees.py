@@ -9,6 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 
+def precise(x: Array) -> Array:
+  """Returns x in float32, or as it is in float64: for sums that must not be
+  taken in bfloat16."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def flatten(tree: Mapping, prefix: str = '') -> dict[str, Array]:
   """Returns {path: leaf} of nested mappings; paths are joined by `/`."""
   flat = {}

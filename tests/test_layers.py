@@ -19,7 +19,9 @@ FLOOR = {*BASE, 'deltas', 'reparams', 'backbone', 'data'}
 ENGINE = {*FLOOR, 'training', 'evaluation', 'bank'}
 ROOMS = ('spot', 'meta', 'unified', 'instance')
 ALLOWED = {
-  **{name: set() for name in BASE},
+  'trees': set(),
+  'vocabulary': set(),
+  'objectives': {'trees'},
   'deltas': BASE,
   'reparams': BASE,
   'backbone': {*BASE, 'deltas.base'},

@@ -155,7 +155,7 @@ def test_lines_are_texts_rows_or_addressed(entries):
   lines = ['plain text\n', f'{row}\n', f'two\t{row}', 'other\ttab stays']
   found = predict.read_requests(lines, entries[:2])
   rendered = 'film: Jaws {2} year: 1978'
-  assert found == [
+  assert [(r.delta, r.text) for r in found] == [
     (0, 'plain text'),
     (1, 'plain text'),
     (0, rendered),
@@ -164,6 +164,47 @@ def test_lines_are_texts_rows_or_addressed(entries):
     (0, 'other\ttab stays'),
     (1, 'other\ttab stays'),
   ]
+
+
+def test_candidates_of_a_row_are_ranked(entries, small):
+  """As many as each row has, among rows with other candidates and texts."""
+  card = entries[3].card | {
+    'template': {
+      'input': 'which? {hint}',
+      'target': '{answer}',
+      'choices': ['{a}', '{b}', '{c}'],
+    }
+  }
+  several = [entries[3]._replace(card=card)]
+  rows = [
+    {'hint': 'x', 'a': 'tea', 'b': 'the long road', 'c': ''},
+    {'hint': 'snow', 'a': 'snow in may', 'b': 'two', 'c': 'a red boat'},
+  ]
+  lines = [json.dumps(rows[0]), 'which? x', json.dumps(rows[1])]
+  requests = predict.read_requests(lines, several)
+  assert [r.choices for r in requests] == [
+    ('tea', 'the long road'),
+    (),
+    ('snow in may', 'two', 'a red boat'),
+  ]
+  found = predict.answer(requests, several, small, length=4)
+  assert 'scores' not in found[1]
+  for answer, request in zip(found[::2], requests[::2], strict=True):
+    assert tuple(answer['scores']) == request.choices
+    assert answer['output'] == max(answer['scores'], key=answer['scores'].get)
+    phi = jax.tree.map(jnp.asarray, several[0].phi)
+    for text, value in answer['scores'].items():
+      batch = {
+        'inputs': sample.pad([small.vocabulary.encode(request.text)]),
+        'targets': sample.pad([small.vocabulary.encode(text)]),
+      }
+      logits = jax.nn.log_softmax(
+        forward.logits(small.config, small.weights, phi, batch)
+      )
+      alone = jnp.take_along_axis(logits, batch['targets'][..., None], -1)
+      assert value == pytest.approx(float(alone.sum()), abs=1e-3)
+  with pytest.raises(ValueError, match="line 1: .* missing .'c'"):
+    predict.read_requests(['{"hint": "", "a": "1", "b": "2"}'], several)
 
 
 @pytest.mark.parametrize(

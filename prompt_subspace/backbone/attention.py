@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.linen.partitioning import with_sharding_constraint
 from jaxtyping import Array, Bool, Float, Int
 
+from prompt_subspace import trees
 from prompt_subspace.backbone import sites
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.backbone.layers import FAN_IN, Projection
@@ -97,9 +98,9 @@ class Attention(nn.Module):
         key, value = self._cached(key, value, cache_index)
       scores, mix = _plain(key, value)
 
-    logits = scores(query).astype(jnp.float32)
+    logits = trees.precise(scores(query))
     if bias is not None:
-      logits = logits + bias.astype(jnp.float32)
+      logits = logits + trees.precise(bias)
     if mask is not None:
       logits = jnp.where(mask, logits, MASKED)
     prefix = sites.prefix(self, heads, cfg.dtype)
@@ -142,9 +143,9 @@ class Attention(nn.Module):
     length = 0
     if prefix is not None:
       keys = jnp.broadcast_to(prefix[0], (query.shape[0], *prefix[0].shape[1:]))
-      extra = _scores(query, keys).astype(jnp.float32)
+      extra = trees.precise(_scores(query, keys))
       if prefix_bias is not None:
-        extra = extra + prefix_bias.astype(jnp.float32)
+        extra = extra + trees.precise(prefix_bias)
       length = extra.shape[-1]
       logits = jnp.concatenate([extra, logits], axis=-1)
     weights = jax.nn.softmax(logits, axis=-1).astype(self.config.dtype)

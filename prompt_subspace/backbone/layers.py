@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.linen.partitioning import param_with_axes, with_sharding_constraint
 from jaxtyping import Array, Float, Int
 
+from prompt_subspace import trees
 from prompt_subspace.backbone import sites
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.deltas.base import check_names
@@ -82,7 +83,7 @@ class RMSNorm(nn.Module):
       jnp.dtype(self.weight_dtype),
       axes=('embed',),
     )
-    x = x.astype(jnp.float32)
+    x = trees.precise(x)
     power = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     y = (x * jax.lax.rsqrt(power + self.epsilon)).astype(self.dtype)
     # [D] -> [1, D] for all examples, [B, D] -> [B, 1, D] for one each
@@ -114,12 +115,13 @@ class Embedder(nn.Module):
       rows = jnp.take_along_axis(offset, tokens[..., None], axis=1)
     else:
       rows = jnp.take(offset, tokens, axis=0)
-    return (x.astype(jnp.float32) + rows).astype(self.config.dtype)
+    return (trees.precise(x) + rows).astype(self.config.dtype)
 
   def attend(self, y: Float[Array, 'B L D']) -> Float[Array, 'B L V']:
     """Returns float32 logits y E^T / sqrt(D)."""
-    table = sites.weight(self, 'embedding', self.embedding, jnp.float32)
-    y = y.astype(jnp.float32) / np.sqrt(self.config.emb_dim)
+    y = trees.precise(y)
+    table = sites.weight(self, 'embedding', self.embedding, y.dtype)
+    y = y / np.sqrt(self.config.emb_dim)
     return jnp.matmul(y, jnp.swapaxes(table, -1, -2))
 
 

@@ -45,7 +45,7 @@ def weight(module: nn.Module, name: str, value: Array, dtype) -> Array:
   offset = leaf(module, name)
   if offset is None:
     return value.astype(dtype)
-  return (value.astype(jnp.float32) + offset).astype(dtype)
+  return (trees.precise(value) + offset).astype(dtype)
 
 
 def lora(module: nn.Module, dtype) -> tuple[Array, Array] | None:

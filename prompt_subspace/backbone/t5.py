@@ -236,7 +236,7 @@ class Decoder(nn.Module):
       cfg.emb_dim,
       cfg.vocab_size,
       ('embed', 'vocab'),
-      'float32',
+      str(jnp.promote_types(cfg.dtype, 'float32')),
       cfg.weight_dtype,
       name='logits_dense',
     )(y)

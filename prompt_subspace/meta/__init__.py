@@ -1,0 +1,1 @@
+"""MPT: meta-learning where a prompt starts (Qin et al. 2023)."""

@@ -1,0 +1,237 @@
+"""Meta-gradients in float64: against finite differences and one another."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prompt_subspace import objectives, trees
+from prompt_subspace.backbone import forward, weights
+from prompt_subspace.meta import objectives as meta
+from tests import tiny
+
+CONFIG = tiny.CONFIG.replace(
+  dtype='float64',
+  weight_dtype='float64',
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+)
+INNER = {
+  'sgd': optax.sgd(0.2),
+  'adam': optax.adam(0.05, eps_root=1e-6),
+}
+DOUBLE = jax.enable_x64 if hasattr(jax, 'enable_x64') else None
+if DOUBLE is None:
+  from jax.experimental import enable_x64 as DOUBLE
+
+
+@contextlib.contextmanager
+def double():
+  with DOUBLE(True):
+    yield
+
+
+@pytest.fixture(scope='module')
+def case():
+  """A tiny float64 backbone, a prompt, two episodes, and the task loss."""
+  with double():
+    flat = {
+      path: np.asarray(x, np.float64)
+      for path, x in trees.flatten(tiny.frozen(tiny.CONFIG)).items()
+      if 'layers_1/' not in path
+    }
+    frozen = weights.assemble(
+      'tiny', CONFIG, trees.unflatten(flat), None
+    ).weights
+    phi = jax.tree.map(
+      lambda x: jnp.asarray(x, jnp.float64), tiny.phi('prompt')
+    )
+
+    def run(delta, batch, key):
+      return forward.logits(CONFIG, frozen, delta, batch)
+
+    task = objectives.task_loss(run, tiny.TABLE['prompt'].expand)
+    parts = [tiny.batch(seed) for seed in range(4)]
+    stack = functools.partial(
+      jax.tree.map, lambda *xs: jnp.stack([jnp.asarray(x) for x in xs])
+    )
+    batch = {
+      'support': stack(*parts[:2]),
+      'query': stack(*parts[2:]),
+    }
+    yield task, phi, batch
+
+
+def value_and_gradient(objective, phi, batch):
+  """Both as numpy, with the gradient as one vector."""
+  with double():
+    run = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    (loss, metrics), grads = run(phi, batch, jax.random.key(0))
+    flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)])
+    assert flat.dtype == np.float64
+    return float(loss), {k: float(v) for k, v in metrics.items()}, flat
+
+
+def adapted(task, inner, steps, phi, support):
+  """phi after the inner steps, by a plain loop."""
+  state = inner.init(phi)
+  for _ in range(steps):
+    grads = jax.grad(lambda p: task(p, support, None)[0])(phi)
+    updates, state = inner.update(grads, state, phi)
+    phi = optax.apply_updates(phi, updates)
+  return phi
+
+
+def by_hand(task, inner, steps, phi, batch):
+  """The adapted query loss, by a plain loop over episodes and steps."""
+  total = 0.0
+  for i in range(2):
+    support, query = (
+      jax.tree.map(lambda x, i=i: x[i], batch[n]) for n in ('support', 'query')
+    )
+    total += task(adapted(task, inner, steps, phi, support), query, None)[0]
+  return total / 2
+
+
+def differences(function, phi, directions, step=2e-7):
+  """Central differences along random directions."""
+  leaves, treedef = jax.tree.flatten(phi)
+  sizes = np.cumsum([x.size for x in leaves])[:-1]
+
+  def at(vector):
+    parts = np.split(vector, sizes)
+    moved = [x + p.reshape(x.shape) for x, p in zip(leaves, parts, strict=True)]
+    return float(function(jax.tree.unflatten(treedef, moved)))
+
+  return np.array(
+    [(at(step * d) - at(-step * d)) / (2 * step) for d in directions]
+  )
+
+
+@pytest.mark.parametrize('steps', [1, 3])
+@pytest.mark.parametrize('name', INNER)
+def test_maml_is_the_gradient_of_the_adapted_loss(case, name, steps):
+  task, phi, batch = case
+  loss, metrics, grads = value_and_gradient(
+    meta.maml(task, INNER[name], steps), phi, batch
+  )
+  with double():
+    function = jax.jit(
+      functools.partial(by_hand, task, INNER[name], steps, batch=batch)
+    )
+    assert loss == pytest.approx(float(function(phi)), rel=1e-12)
+    random = np.random.default_rng(0)
+    directions = random.standard_normal((6, len(grads)))
+    wanted = differences(function, phi, directions)
+  # central differences err by step^2 times a large third derivative
+  np.testing.assert_allclose(
+    directions @ grads, wanted, atol=1e-6 * np.abs(wanted).max(), rtol=1e-6
+  )
+  assert metrics['displacement'] > 1e-3 and metrics['weight'] == 2
+
+
+@pytest.mark.parametrize('name', INNER)
+def test_both_modes_are_equal(case, name):
+  task, phi, batch = case
+  found = [
+    value_and_gradient(meta.maml(task, INNER[name], 2, mode), phi, batch)
+    for mode in meta.MODES
+  ]
+  np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-9, atol=1e-12)
+  assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+
+
+def test_fomaml_is_the_gradient_at_the_adapted_point(case):
+  task, phi, batch = case
+  found = value_and_gradient(meta.fomaml(task, INNER['sgd'], 2), phi, batch)
+  with double():
+    wanted = []
+    for i in range(2):
+      support, query = (
+        jax.tree.map(lambda x, i=i: x[i], batch[n])
+        for n in ('support', 'query')
+      )
+      last = adapted(task, INNER['sgd'], 2, phi, support)
+      grads = jax.grad(lambda p, q=query: task(p, q, None)[0])(last)
+      wanted.append(np.ravel(jax.tree.leaves(grads)[0]))
+  np.testing.assert_allclose(found[2], np.mean(wanted, axis=0), rtol=1e-9)
+  second = value_and_gradient(meta.maml(task, INNER['sgd'], 2), phi, batch)
+  assert found[0] == pytest.approx(second[0], rel=1e-12), 'the same loss'
+  assert np.abs(found[2] - second[2]).max() > 1e-3 * np.abs(second[2]).max()
+
+
+@pytest.mark.parametrize('name', INNER)
+def test_reptile_is_the_way_back_from_where_the_steps_led(case, name):
+  task, phi, batch = case
+  found = value_and_gradient(
+    meta.reptile(task, INNER[name], 3), phi, {'support': batch['support']}
+  )
+  with double():
+    ways = []
+    for i in range(2):
+      support = jax.tree.map(lambda x, i=i: x[i], batch['support'])
+      last = adapted(task, INNER[name], 3, phi, support)
+      way = jax.tree.map(jnp.subtract, phi, last)
+      ways.append(np.ravel(jax.tree.leaves(way)[0]))
+  np.testing.assert_allclose(
+    found[2], np.mean(ways, axis=0), rtol=1e-9, atol=1e-12
+  )
+  norms = [np.linalg.norm(w) for w in ways]
+  assert found[1]['displacement'] == pytest.approx(np.mean(norms), rel=1e-9)
+
+
+def test_a_batch_for_each_inner_step(case):
+  """Steps on one batch twice are those on that batch given twice."""
+  task, phi, batch = case
+  twice = {
+    'support': jax.tree.map(
+      lambda x: np.stack([x, x], axis=1), batch['support']
+    ),
+    'query': batch['query'],
+  }
+  one = value_and_gradient(meta.maml(task, INNER['sgd'], 2), phi, batch)
+  two = value_and_gradient(meta.maml(task, INNER['sgd'], 2), phi, twice)
+  np.testing.assert_allclose(one[2], two[2], rtol=1e-9, atol=1e-12)
+  other = dict(twice, support=jax.tree.map(np.array, twice['support']))
+  other['support']['inputs'][:, 1, :, 0] = 9
+  three = value_and_gradient(meta.maml(task, INNER['sgd'], 2), phi, other)
+  assert np.abs(three[2] - two[2]).max() > 1e-6
+
+
+def test_multitask_is_plain_training_on_both(case):
+  task, phi, batch = case
+  found = value_and_gradient(meta.multitask(task), phi, batch)
+  with double():
+    losses = []
+    for i in range(2):
+      both = jax.tree.map(
+        lambda s, q, i=i: jnp.concatenate([s[i], q[i]]),
+        batch['support'],
+        batch['query'],
+      )
+      losses.append(float(task(phi, both, None)[0]))
+  assert found[0] == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+def test_no_inner_rate_no_difference(case):
+  """At an inner rate of 0 both MAMLs are the query loss, Reptile nothing."""
+  task, phi, batch = case
+  still = optax.sgd(0.0)
+  second = value_and_gradient(meta.maml(task, still), phi, batch)
+  first = value_and_gradient(meta.fomaml(task, still), phi, batch)
+  np.testing.assert_allclose(second[2], first[2], rtol=1e-12)
+  assert second[1]['displacement'] == 0
+  back = value_and_gradient(meta.reptile(task, still), phi, batch)
+  assert not back[2].any()
+
+
+def test_bad_arguments_are_refused(case):
+  task, _, _ = case
+  with pytest.raises(ValueError, match='mode: expected names among'):
+    meta.maml(task, INNER['sgd'], mode='backwards')
+  with pytest.raises(ValueError, match='steps: expected a whole number >= 1'):
+    meta.reptile(task, INNER['sgd'], 0)
