@@ -9,7 +9,6 @@ bytes.
 import functools
 import io
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import matplotlib.style
 import seaborn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from prompt_subspace.report import files
 
 WIDTH = 9.0  # inches
 DPI = 200
@@ -105,12 +106,5 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     raise ValueError(
       f'path: expected a name that ends in .png or .svg, found {path.name!r}.'
     )
-  data = encode(figure, form)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f'.{path.name}-{uuid.uuid4().hex}')
-  try:
-    draft.write_bytes(data)
-    os.replace(draft, path)
-  finally:
-    draft.unlink(missing_ok=True)
+  files.write_whole(path, encode(figure, form))
   figure.clear()

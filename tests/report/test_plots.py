@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prompt_subspace.report import figures, plots
+from prompt_subspace.report import figures, files, plots
 
 NAN = math.nan
 
@@ -242,7 +242,7 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
   def fail(*_):
     raise OSError('disk full')
 
-  monkeypatch.setattr(figures.os, 'replace', fail)
+  monkeypatch.setattr(files.os, 'replace', fail)
   with pytest.raises(OSError, match='disk full'):
     plots.save(draw(), path)
   assert [p.name for p in tmp_path.iterdir()] == ['a.png']
