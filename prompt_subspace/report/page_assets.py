@@ -50,9 +50,10 @@ a { color: var(--accent); }
 }
 .headline > div {
   background: var(--sheet); border: 1px solid var(--line);
-  border-radius: 0.7rem; padding: 0.9rem 1.1rem;
+  border-radius: 0.7rem; padding: 0.9rem 1.1rem; row-gap: 0;
+  display: grid; grid-row: span 3; grid-template-rows: subgrid;
 }
-.headline dt { color: var(--soft); font-size: 0.95rem; }
+.headline dt { align-self: end; color: var(--soft); font-size: 0.95rem; }
 .headline dd { margin: 0; }
 .headline .value {
   font-size: clamp(1.6rem, 3.6vw, 2rem); line-height: 1.2; font-weight: 650;
@@ -97,6 +98,7 @@ tbody:last-child tr:last-child > *, tfoot tr:last-child > * {
 thead th {
   color: var(--soft); font-weight: 600; background: var(--shade);
   white-space: normal; vertical-align: bottom; max-width: 10rem;
+  text-wrap: balance;
   position: sticky; top: 0; z-index: 2;
 }
 tbody th, tfoot th { font-weight: 500; }
@@ -145,7 +147,7 @@ dialog {
 }
 dialog::backdrop { background: rgb(0 0 0 / 0.75); }
 dialog img { display: block; max-width: none; }
-dialog form { position: sticky; top: 0; left: 0; height: 0; }
+dialog form { position: sticky; top: 0; left: 0; background: #ffffff; }
 dialog button {
   font: inherit; margin: 0.5rem; padding: 0.3rem 0.8rem; color: #1b1f24;
   background: #ffffff; border: 1px solid #57606c; border-radius: 0.4rem;
