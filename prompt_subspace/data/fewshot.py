@@ -144,14 +144,32 @@ def load(path: str | pathlib.Path, task: TaskArrays) -> FewShot:
 def stored(
   task: TaskArrays, k: int, seed: int, folder: str | pathlib.Path
 ) -> TaskArrays:
-  """The task with its few-shot split of this folder, drawn on first use."""
-  name = re.sub(r'[^\w.-]', '_', task.name)
-  file = pathlib.Path(folder) / f'{name}-k{k}-s{seed}.json'
-  if file.exists():
-    return apply(task, load(file, task))
-  split = draw(task, k, seed)
-  save(split, file)
+  """The task with its split of this folder, or a newly drawn one.
+
+  Writes nothing, see `keep`.
+  """
+  file = _file(folder, task.name, k, seed)
+  split = load(file, task) if file.exists() else draw(task, k, seed)
   return apply(task, split)
+
+
+def keep(task: TaskArrays, folder: str | pathlib.Path) -> None:
+  """Writes the split that a task was made few-shot with, if it was.
+
+  A file that is there stays: it is what `stored` has read.
+  """
+  fields = task.record['request'].get('fewshot')
+  if fields is None:
+    return
+  split = FewShot(**fields)
+  file = _file(folder, split.task, split.k, split.seed)
+  if not file.exists():
+    save(split, file)
+
+
+def _file(folder: str | pathlib.Path, task: str, k: int, seed: int):
+  name = re.sub(r'[^\w.-]', '_', task)
+  return pathlib.Path(folder) / f'{name}-k{k}-s{seed}.json'
 
 
 def _as_json(split: FewShot) -> str:

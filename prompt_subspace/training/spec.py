@@ -15,6 +15,8 @@ class Settings(NamedTuple):
     batch_size: examples per update, B.
     evaluate_every: updates between evaluations on the validation split.
     validation_examples: how many of it are used; None all.
+    embedding_step: after how many updates phi is also kept as the embedding of
+      its task (Vu et al. 2022, section 3.2.1); a multiple of evaluate_every.
     test_examples: how many of the test split are used; None all.
     evaluation_batch: examples at once in evaluation.
     buckets: how many different widths a task's inputs are padded to.
@@ -34,6 +36,7 @@ class Settings(NamedTuple):
   evaluate_every: int = 100
   validation_examples: int | None = 200
   test_examples: int | None = None
+  embedding_step: int | None = None
   evaluation_batch: int = 32
   buckets: int = 3
   widths: Sequence[int] = batches.EDGES
@@ -68,6 +71,15 @@ def check(settings: Settings) -> None:
   for name in ('validation_examples', 'test_examples', 'microbatch', 'chunk'):
     if getattr(settings, name) is not None:
       positive(name, getattr(settings, name))
+  at = settings.embedding_step
+  if at is not None and not (
+    0 < at <= settings.steps
+    and (at % settings.evaluate_every == 0 or at == settings.steps)
+  ):
+    raise ValueError(
+      f'embedding_step: expected a multiple of evaluate_every = '
+      f'{settings.evaluate_every} up to steps = {settings.steps}, found {at}.'
+    )
   if settings.microbatch and settings.batch_size % settings.microbatch:
     raise ValueError(
       f'microbatch: expected a divisor of batch_size = {settings.batch_size}, '

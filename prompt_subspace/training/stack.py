@@ -6,6 +6,7 @@ its key and the step alone.
 """
 
 import contextlib
+import os
 import pathlib
 import shutil
 import time
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import forward
@@ -41,6 +43,7 @@ class RowResult(NamedTuple):
     stopped: the update at which the loss was not finite, -1 if it never was.
     seconds: the stack's time divided by its rows.
     padding: share of padding in the inputs it was trained on.
+    embedding: phi after `embedding_step` updates, if that was asked for.
   """
 
   validation: float
@@ -50,6 +53,7 @@ class RowResult(NamedTuple):
   stopped: int
   seconds: float
   padding: float
+  embedding: Any = None
 
 
 class Engine(NamedTuple):
@@ -139,7 +143,7 @@ def train_stack(
   data = feed.make_feed(engine.method, backbone, specs, tasks, settings)
   stack = Stack(engine, backbone, specs, tasks, settings, data)
   state = stack_rows.start([s.phi for s in specs], optimizer)
-  at, before = 0, 0.0
+  at, before, embeddings = 0, 0.0, None
   with contextlib.ExitStack() as exits:
     checkpoints = None
     if folder is not None:
@@ -163,18 +167,53 @@ def train_stack(
       state, losses = _advance(stack, state, at, until)
       scores = _validate(stack, state.phi)
       state = stack_rows.keep_best(state, jnp.asarray(scores), until)
+      if until == settings.embedding_step:
+        embeddings = stack_rows.to_rows(state.phi)
+        # kept before any checkpoint that lies behind it
+        _write_embeddings(folder, embeddings)
       examples = (until - at) * len(specs) * settings.batch_size
       progress.update(until, examples, _scalars(specs, losses, scores))
       at, now = until, time.monotonic()
       if checkpoints and now - saved > settings.checkpoint_seconds:
         checkpoints.save(at, _snapshot(state, at, before + now - began))
         saved = now
-    return _results(stack, state, before + time.monotonic() - began)
+    results = _results(stack, state, before + time.monotonic() - began)
+    if settings.embedding_step is None:
+      return results
+    kept = embeddings or _read_embeddings(folder, len(specs))
+    return [r._replace(embedding=e) for r, e in zip(results, kept, strict=True)]
 
 
 def remove_checkpoints(folder: str | pathlib.Path) -> None:
   """Removes the checkpoints of a stack whose results are stored."""
-  shutil.rmtree(pathlib.Path(folder) / 'checkpoints', ignore_errors=True)
+  folder = pathlib.Path(folder)
+  shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
+  (folder / EMBEDDINGS).unlink(missing_ok=True)
+
+
+EMBEDDINGS = 'embeddings.safetensors'
+
+
+def _write_embeddings(folder, phis: Sequence[Any]) -> None:
+  """Keeps the embeddings of a stack for the case that it is interrupted."""
+  if folder is None:
+    return
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  flat = {
+    f'{i}/{path}': np.ascontiguousarray(x)
+    for i, phi in enumerate(phis)
+    for path, x in trees.flatten(phi).items()
+  }
+  draft = folder / f'.{EMBEDDINGS}.{os.getpid()}'
+  safetensors_numpy.save_file(flat, draft)
+  os.replace(draft, folder / EMBEDDINGS)
+
+
+def _read_embeddings(folder, count: int) -> list[Any]:
+  flat = safetensors_numpy.load_file(pathlib.Path(folder) / EMBEDDINGS)
+  held = trees.unflatten(flat)
+  return [held[str(i)] for i in range(count)]
 
 
 def _snapshot(state: stack_rows.State, at: int, seconds: float) -> dict:
@@ -217,6 +256,10 @@ def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
     members.setdefault(spec.task, []).append(i)
   for name, rows in members.items():
     task = stack.tasks[name]
+    if split not in task.splits:
+      for i in rows:
+        out[i] = {'score': float('nan')}
+      continue
     predictions = predict.predict(
       stack.engine.predictor,
       stack.backbone.weights,
@@ -238,6 +281,7 @@ def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
 
 
 def _validate(stack: Stack, phi: Any) -> np.ndarray:
+  """Scores every row on its validation split."""
   count = stack.settings.validation_examples
   found = _scores(stack, phi, 'validation', count)
   return np.array([s['score'] for s in found], np.float32)

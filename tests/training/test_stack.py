@@ -143,6 +143,36 @@ def test_an_interrupted_stack_goes_on_from_its_checkpoint(
   same(found, undisturbed)
 
 
+def test_an_embedding_is_phi_after_so_many_updates(case, tmp_path):
+  """It is that of a run which ends there, also after an interruption."""
+  short = case.run(settings=SETTINGS._replace(steps=12))[1]
+  settings = SETTINGS._replace(embedding_step=12)
+
+  def interrupt(number):
+    if number == 17:
+      raise Killed
+
+  with pytest.raises(Killed):
+    case.run(tmp_path, interrupt, settings)
+  results, record = case.run(tmp_path, settings=settings)
+  assert record.numbers == list(range(15, 24))
+  for i, result in enumerate(results):
+    np.testing.assert_equal(
+      result.embedding, jax.tree.map(lambda x, i=i: x[i], short.phi)
+    )
+    last = jax.tree.map(lambda x, i=i: x[i], record.phi)
+    moved = jax.tree.map(np.array_equal, result.embedding, last)
+    assert not any(jax.tree.leaves(moved)) or result.stopped >= 0
+  stack.remove_checkpoints(tmp_path)
+  assert {p.name for p in tmp_path.iterdir()} == {'tensorboard'}
+
+
+@pytest.mark.parametrize('step', [0, 4, 27])
+def test_an_embedding_step_without_evaluation_is_refused(step):
+  with pytest.raises(ValueError, match='embedding_step: expected a multiple'):
+    spec.check(SETTINGS._replace(embedding_step=step))
+
+
 CHILD = """
 import sys, time
 from prompt_subspace.vocabulary import Vocabulary

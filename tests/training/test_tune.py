@@ -12,7 +12,7 @@ from prompt_subspace import deltas, trees
 from prompt_subspace.bank import store
 from prompt_subspace.data import fewshot
 from prompt_subspace.evaluation import predict
-from prompt_subspace.training import optimizers, spec, stack, tune
+from prompt_subspace.training import cells, optimizers, spec, stack, tune
 from tests import sample
 
 TASKS = ['reviews', 'causes']
@@ -136,7 +136,7 @@ def test_the_table_has_a_line_per_run(finished, small, plan):
 def test_every_delta_is_in_the_bank(finished, small):
   for row in table(finished):
     name = f'{row["task"]}-{row["method"]}-s{row["seed"]}-r{row["rate"]}'
-    entry = store.read(finished / 'deltas' / name)
+    entry = store.read(finished / 'bank' / name)
     store.check_backbone(entry, small)
     assert trees.size(entry.phi) == int(row['trained_parameters'])
     assert entry.card['task'] == row['task']
@@ -203,7 +203,7 @@ def test_a_row_is_the_same_whatever_else_is_asked(copy, finished, plan):
   for x in (whole, alone):
     del x['row']['seconds']
   assert alone == whole
-  phis = [store.read(f / 'deltas' / name).phi for f in (finished, copy)]
+  phis = [store.read(f / 'bank' / name).phi for f in (finished, copy)]
   np.testing.assert_allclose(phis[0]['encoder'], phis[1]['encoder'], atol=1e-6)
 
 
@@ -302,7 +302,7 @@ def test_starts_and_tasks_belong_to_the_runs(tmp_path, plan, fake):
 
 def test_a_stack_holds_no_more_than_fits(tmp_path, plan, fake, monkeypatch):
   # a row of the prompt: 32 numbers, three times, and the optimiser's
-  monkeypatch.setattr(tune, 'STATE_BYTES', 1500)
+  monkeypatch.setattr(cells, 'STATE_BYTES', 1500)
   plan(tmp_path, methods=['prompt'], seeds=range(5), tasks=['reviews']).run()
   sizes = [len(specs) for specs, _ in fake]
   assert sum(sizes) == 5 and max(sizes) < 5
@@ -324,7 +324,7 @@ def test_a_row_that_stopped_is_told_and_marked(tmp_path, plan, fake, capsys):
 
 def test_deltas_are_kept_of_the_methods_that_are_named(tmp_path, plan, fake):
   plan(tmp_path, tasks=['reviews'], keep_deltas=['lora']).run()
-  kept = {p.name.split('-')[1] for p in (tmp_path / 'deltas').iterdir()}
+  kept = {p.name.split('-')[1] for p in (tmp_path / 'bank').iterdir()}
   assert kept == {'lora'} and len(table(tmp_path)) == 4
 
 

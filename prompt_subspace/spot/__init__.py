@@ -1,0 +1,1 @@
+"""SPoT: soft prompt transfer (Vu et al. 2022)."""

@@ -1,0 +1,204 @@
+"""Cells: runs that end on disk. What is there is not made again.
+
+A recipe lists the cells that it wants; those that are missing are trained as
+rows of stacks, and each is stored, delta first, as soon as its stack ends.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from prompt_subspace import trees
+from prompt_subspace.bank import store
+from prompt_subspace.data import fewshot
+from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.data.templates import Template
+from prompt_subspace.training import job, spec, stack, stage
+from prompt_subspace.training.stage import Stage
+
+STATE_BYTES = 3 * 2**30
+# on a CPU rows are computed one by one: larger stacks gain nothing, and end
+# later
+CPU_ROWS = 32
+
+
+class Cell(NamedTuple):
+  """One run, by everything that decides it beside its stage.
+
+  Attributes:
+    id: names its files, its bank entry and its random keys.
+    task: what it is reported under.
+    data: what it trains on and is scored on.
+    method: name in the stage's library.
+    seed: of its batches and dropout.
+    rate: learning rate.
+    start: makes the phi that it starts from.
+    template: of the task, for the card.
+    facts: what else its row holds: majority, source, ...
+    parents: bank entries that `start` was made from.
+  """
+
+  id: str
+  task: str
+  data: TaskArrays
+  method: str
+  seed: int
+  rate: float
+  start: Callable[[], Any]
+  template: Template | None = None
+  facts: Mapping[str, Any] = {}
+  parents: tuple[str, ...] = ()
+
+
+def path(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns the file of a finished cell."""
+  return folder / 'rows' / f'{name}.json'
+
+
+def is_done(folder: pathlib.Path, name: str) -> bool:
+  """Whether a cell is finished."""
+  return path(folder, name).exists()
+
+
+def read(folder: pathlib.Path, names: Sequence[str]) -> list[dict[str, Any]]:
+  """Returns the rows of the cells that are finished, in order."""
+  return [
+    json.loads(path(folder, n).read_text(encoding='utf-8'))['row']
+    for n in names
+    if is_done(folder, n)
+  ]
+
+
+def stacks(where: Stage, cells: Sequence[Cell]) -> list[list[Cell]]:
+  """Groups cells whose rows share a compiled step.
+
+  On a CPU the rows of one task, so that none is padded to the length of
+  another task; on an accelerator those of all tasks. The state of a stack
+  stays below `STATE_BYTES`.
+  """
+  cpu = jax.default_backend() == 'cpu'
+  groups: dict = {}
+  for cell in cells:
+    key = (cell.method, cell.task if cpu else '')
+    groups.setdefault(key, []).append(cell)
+  out = []
+  for (method, _), members in groups.items():
+    phi = stage.shapes(where, method, members[0].data)
+    each = stack.state_bytes(phi, where.optimizer, 1)
+    most = max(1, STATE_BYTES // each)
+    most = min(most, CPU_ROWS) if cpu else most
+    out += [members[i : i + most] for i in range(0, len(members), most)]
+  return out
+
+
+def run(
+  where: Stage,
+  cells: Sequence[Cell],
+  after: Callable[[], None] = lambda: None,
+  title: str = '',
+) -> None:
+  """Makes the cells that are missing; keeps the few-shot splits they use.
+
+  Args:
+    where: their stage.
+    cells: all that are wanted.
+    after: called whenever a stack is stored.
+    title: what the progress line begins with.
+  """
+  missing = [c for c in cells if not is_done(where.folder, c.id)]
+  for cell in missing:
+    fewshot.keep(cell.data, where.folder / 'splits')
+  planned = stacks(where, missing)
+  for number, members in enumerate(planned, start=1):
+    label = f'[{title}{number}/{len(planned)}] {members[0].method} on ' + (
+      members[0].task
+      if len({c.task for c in members}) == 1
+      else f'{len(members)} rows'
+    )
+    ids = json.dumps([c.id for c in members]).encode()
+    place = where.folder / 'stacks' / hashlib.sha256(ids).hexdigest()[:12]
+    results = _train(where, members, place, label)
+    for cell, result in zip(members, results, strict=True):
+      _store(where, cell, result)
+    stack.remove_checkpoints(place)
+    after()
+
+
+def _train(where: Stage, members: Sequence[Cell], place, label: str):
+  """Trains the rows of one stack; returns a result for each."""
+  specs, used = [], {}
+  for cell in members:
+    # cells with the same arrays share them on the device
+    name = f'{cell.task}/{cell.data.record["checksum"]}'
+    used[name] = cell.data
+    phi = cell.start()
+    specs.append(spec.RowSpec(cell.id, name, cell.seed, cell.rate, phi))
+  return stack.train_stack(
+    stage.engine(where, members[0].method, specs[0].phi),
+    where.backbone,
+    where.optimizer,
+    specs,
+    used,
+    where.settings,
+    place,
+    label,
+  )
+
+
+def _store(where: Stage, cell: Cell, result: stack.RowResult) -> None:
+  """Writes the delta, then the row: a row that is there is complete."""
+  row = {
+    'task': cell.task,
+    'method': cell.method,
+    'seed': cell.seed,
+    'rate': cell.rate,
+    'steps': where.settings.steps,
+    'best_step': result.best_step,
+    'validation': result.validation,
+    'test': result.test['score'],
+    'seconds': round(result.seconds, 3),
+    'trained_parameters': trees.size(result.phi),
+    'padding': round(result.padding, 4),
+    **cell.facts,
+  }
+  if cell.method in where.keep:
+    store.write(
+      where.bank / cell.id,
+      result.phi,
+      _card(where, cell, row, result.test),
+      embedding=result.embedding,
+    )
+  extra = {'metrics': result.test, 'stopped': result.stopped}
+  job.write_json(path(where.folder, cell.id), {'row': row, **extra})
+  if result.stopped >= 0:
+    print(
+      f'{cell.id}: stopped at step {result.stopped}, where its loss or update '
+      'was not finite; its best state before that is kept. A lower rate may '
+      'help.'
+    )
+
+
+def _card(where: Stage, cell: Cell, row, metrics) -> dict[str, Any]:
+  method = where.library[cell.method]
+  template = cell.template
+  return {
+    **row,
+    'method': method.name,
+    'settings': dict(method.settings),
+    'parents': list(cell.parents),
+    'backbone': where.backbone.name,
+    'fingerprint': where.backbone.fingerprint,
+    'vocabulary': where.backbone.vocabulary.sha256,
+    'label_texts': cell.data.label_texts,
+    'template': template and dataclasses.asdict(template),
+    'template_hash': template and template.hash,
+    'data': cell.data.record['checksum'],
+    'metrics': metrics,
+    'embedding_step': where.settings.embedding_step,
+    'environment': job.environment()['versions'],
+  }

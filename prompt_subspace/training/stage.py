@@ -1,0 +1,182 @@
+"""A stage: what its runs share, and what decides their numbers."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from prompt_subspace import trees
+from prompt_subspace.backbone import weights as backbones
+from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.deltas import METHODS
+from prompt_subspace.deltas.base import Method, Setting, check_names
+from prompt_subspace.training import optimizers, spec, stack
+from prompt_subspace.training import rows as stack_rows
+
+
+class Stage(NamedTuple):
+  """What the runs of a stage share.
+
+  Attributes:
+    folder: of the results.
+    bank: folder of the trained deltas.
+    backbone: frozen model; dropout is that of its configuration.
+    setting: what initialisations may read of it.
+    library: name -> method.
+    optimizer: rate -> transform.
+    settings: steps, batch size, evaluation.
+    keep: methods whose trained deltas are stored.
+    engines: compiled functions by method, filled on first use. Stages that
+      differ in steps alone may share them.
+  """
+
+  folder: pathlib.Path
+  bank: pathlib.Path
+  backbone: Backbone
+  setting: Setting
+  library: Mapping[str, Method]
+  optimizer: optimizers.Optimizer
+  settings: spec.Settings
+  keep: tuple[str, ...]
+  engines: dict[str, stack.Engine]
+
+
+def make(
+  folder: str | pathlib.Path,
+  backbone: str | Backbone,
+  library: Mapping[str, Method] | None = None,
+  methods: Sequence[str] | None = None,
+  optimizer: optimizers.Optimizer = optimizers.adafactor,
+  settings: spec.Settings = spec.Settings(),
+  dropout: float = 0.0,
+  keep: Sequence[str] | None = None,
+) -> Stage:
+  """Loads the backbone and checks names and settings.
+
+  Args:
+    folder: of the results.
+    backbone: name, folder or a loaded backbone; it needs a vocabulary.
+    library: name -> method; by default every method with its own defaults.
+    methods: names in `library` that are used; None: all.
+    optimizer: rate -> transform.
+    settings: of the runs.
+    dropout: of the backbone while training.
+    keep: methods whose trained deltas are stored; None: all.
+
+  Raises:
+    ValueError: an unknown name, a setting out of range, or no vocabulary.
+  """
+  spec.check(settings)
+  library = library or {name: make() for name, make in METHODS.items()}
+  methods = tuple(library if methods is None else methods)
+  check_names('methods', methods, tuple(library))
+  check_names('keep_deltas', tuple(keep or ()), tuple(library))
+  if not isinstance(backbone, Backbone):
+    backbone = backbones.load(backbone)
+  if backbone.vocabulary is None:
+    raise ValueError(
+      f'backbone: {backbone.name} has no vocabulary. Load it with '
+      'weights.load(folder, vocabulary=...).'
+    )
+  config = backbone.config.replace(dropout_rate=dropout)
+  return Stage(
+    folder=pathlib.Path(folder),
+    bank=pathlib.Path(folder) / 'bank',
+    backbone=backbone._replace(config=config),
+    setting=backbones.setting(backbone),
+    library={name: library[name] for name in methods},
+    optimizer=optimizer,
+    settings=settings,
+    keep=tuple(methods if keep is None else keep),
+    engines={},
+  )
+
+
+def task_setting(stage: Stage, arrays: TaskArrays) -> Setting:
+  """Returns what an initialisation may read of backbone and task."""
+  encode = stage.backbone.vocabulary.encode
+  labels = tuple(tuple(encode(text)) for text in arrays.label_texts or ())
+  return stage.setting._replace(labels=labels)
+
+
+def initial(
+  stage: Stage, method: str, arrays: TaskArrays, seed: int, name: str
+) -> Any:
+  """Draws a phi as its method does; seed and name decide the draw."""
+  key = stack_rows.random_key(stack_rows.row_key(seed, name))
+  return stage.library[method].init(
+    jax.random.fold_in(key, 1), task_setting(stage, arrays)
+  )
+
+
+def shapes(stage: Stage, method: str, arrays: TaskArrays) -> Any:
+  """Returns the shapes of a method's phi; draws nothing."""
+  setting = task_setting(stage, arrays)
+  return jax.eval_shape(
+    lambda key: stage.library[method].init(key, setting), jax.random.key(0)
+  )
+
+
+def engine(stage: Stage, method: str, phi: Any) -> stack.Engine:
+  """Returns the compiled functions of a method, made on first use."""
+  if method not in stage.engines:
+    stage.engines[method] = stack.make_engine(
+      stage.backbone,
+      stage.library[method],
+      stage.optimizer,
+      stage.settings,
+      phi,
+    )
+  return stage.engines[method]
+
+
+def identity(stage: Stage) -> dict[str, Any]:
+  """Returns what decides the numbers of a stage beside its data."""
+  decisive = {
+    name: value
+    for name, value in stage.settings._asdict().items()
+    if name not in spec.SPEED_ONLY
+  }
+  return {
+    'fingerprint': stage.backbone.fingerprint,
+    'backbone': stage.backbone.config.to_json(),
+    'settings': decisive,
+    'optimizer': _name(stage.optimizer),
+    'optimizer_behaviour': optimizers.behaviour(stage.optimizer),
+    'dropout': stage.backbone.config.dropout_rate,
+    'methods': {
+      n: {'name': m.name, **m.settings} for n, m in stage.library.items()
+    },
+  }
+
+
+def _name(optimizer: optimizers.Optimizer) -> str:
+  """Of the function, without its address; of a `partial`, that inside it."""
+  inner = getattr(optimizer, 'func', optimizer)
+  return getattr(inner, '__name__', type(inner).__name__)
+
+
+def describe_backbone(stage: Stage) -> str:
+  """Returns lines of a plan: backbone and device."""
+  config = stage.backbone.config
+  return (
+    f'backbone   {stage.backbone.name}, '
+    f'{trees.size(stage.backbone.weights):,} parameters, {config.dtype}, '
+    f'fingerprint {stage.backbone.fingerprint[:12]}\n'
+    f'device     {jax.devices()[0].device_kind} x {jax.device_count()}'
+  )
+
+
+def describe_task(name: str, arrays: TaskArrays) -> str:
+  """Returns a line of a plan: a task and its size."""
+  counts = '/'.join(str(len(a.labels)) for a in arrays.splits.values())
+  cut = sum(
+    c.get('inputs', 0) for c in arrays.record.get('truncated', {}).values()
+  )
+  return (
+    f'task       {name}: {arrays.kind}, {counts} examples, '
+    f'longest input {arrays.splits["train"].inputs.shape[1]} tokens'
+    + (f', {cut} inputs cut' if cut else '')
+  )
