@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Int
 
 from prompt_subspace.data import files
-from prompt_subspace.data.tasks import PLAIN, Task
+from prompt_subspace.data.tasks import PLAIN, Task, identity
 from prompt_subspace.data.templates import Template
-from prompt_subspace.vocabulary import Vocabulary
+from prompt_subspace.vocabulary import EOS, Vocabulary
 
 # Raised when the same request would be answered with other arrays.
 FORMAT = 1
@@ -101,7 +101,8 @@ def prepare(
     label_texts: for a SeqIO task: its target texts, which makes it a
       classification.
     references: for a SeqIO task: its feature that lists accepted target
-      texts, such as 'answers'.
+      texts, such as 'answers', or, where its template has choices, the
+      candidates of each row. Tasks of `tasks.text_task` need none named.
     refresh: prepare again even if the cache has it.
 
   Raises:
@@ -113,6 +114,7 @@ def prepare(
   )
   _check_lengths(max_input, max_target, limit, splits)
   task = _with_labels(task, label_texts, references)
+  references = references or _lists(task)
   request = {
     'format': FORMAT,
     'task': task.name,
@@ -128,7 +130,9 @@ def prepare(
     'splits': splits,
     'limit': limit,
     'references': references,
-    'source': task.folder and files.checksum(task.folder, splits.values()),
+    'source': identity(task)
+    if task.folder is None
+    else files.checksum(task.folder, splits.values()),
   }
   key = _sha256(request)
   readable = re.sub(r'\W', '_', task.name)
@@ -138,7 +142,17 @@ def prepare(
   # The one module that runs TensorFlow.
   from prompt_subspace.data import tokens
 
-  made, facts = tokens.tokenise(task, vocabulary, request)
+  # A SeqIO task brings its own text: the candidates too are a feature of it,
+  # not made by the template.
+  listed = task.folder is None and task.template.choices and references
+  made, facts = tokens.tokenise(
+    _without_choices(task) if listed else task, vocabulary, request
+  )
+  if listed:
+    for split, arrays in made.items():
+      made[split], counts = _ranked(arrays, vocabulary, max_target, split)
+      facts['truncated'][split]['choices'] = counts['truncated']
+      facts['indistinct'][split] = counts['indistinct']
   result = assemble(request, made, facts)
   # Another process may have been quicker, and others may be reading its work.
   if refresh or not folder.is_dir():
@@ -277,6 +291,56 @@ def _with_labels(
     )
   labels = {text: text for text in label_texts}
   return task._replace(template=Template('{inputs}', '{targets}', labels))
+
+
+def _lists(task: Task) -> str | None:
+  """The feature of a task of `tasks.text_task` that `references` names."""
+  if identity(task) is None:
+    return None
+  lists = {'generation': 'references', 'multiple_choice': 'choices'}
+  return lists.get(task.template.kind)
+
+
+def _without_choices(task: Task) -> Task:
+  template = Template(task.template.input, task.template.target)
+  return task._replace(template=template)
+
+
+def _ranked(
+  arrays: Arrays, vocabulary: Vocabulary, longest: int, split: str
+) -> tuple[Arrays, dict[str, int]]:
+  """Turns the references of each row, its candidates, into choices.
+
+  Also counts the candidates that were cut and the rows whose right choice has
+  the tokens of another one.
+  """
+  texts = [[t for t in row if t.strip()] for row in arrays.references]
+  whole = [[[*vocabulary.encode(t), EOS] for t in row] for row in texts]
+  tokens = [[[*i[:-1][: longest - 1], EOS] for i in row] for row in whole]
+  rights = [[i for i in row.tolist() if i] for row in arrays.targets]
+  for n, (right, row) in enumerate(zip(rights, tokens, strict=True)):
+    if right not in row:
+      raise ValueError(
+        f'split {split!r}, example {n}: the target '
+        f'{vocabulary.decode(right)!r} is none of the choices {texts[n]}.'
+      )
+  labels = [row.index(i) for i, row in zip(rights, tokens, strict=True)]
+  most, width = max(map(len, tokens)), max(len(i) for r in tokens for i in r)
+  choices = np.zeros((len(tokens), most, width), np.int32)
+  for n, row in enumerate(tokens):
+    for c, ids in enumerate(row):
+      choices[n, c, : len(ids)] = ids
+  ranked = arrays._replace(
+    labels=np.array(labels, np.int32),
+    choices=choices,
+    references=[[t[i]] for t, i in zip(texts, labels, strict=True)],
+  )
+  return ranked, {
+    'truncated': sum(len(i) > longest for row in whole for i in row),
+    'indistinct': sum(
+      row.count(i) > 1 for i, row in zip(rights, tokens, strict=True)
+    ),
+  }
 
 
 def _check_lengths(

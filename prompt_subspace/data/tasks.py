@@ -6,7 +6,7 @@ among the small tasks that the package carries, and in SeqIO's registries.
 
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from prompt_subspace.data import files
@@ -21,6 +21,8 @@ DEMO = pathlib.Path(__file__).parent / 'demo'
 PLAIN = Template('{inputs}', '{targets}')
 
 _templates: dict[str, Template] = {}
+# Tasks that `text_task` registered: what each is made from.
+_identities: dict[str, str] = {}
 
 
 class Task(NamedTuple):
@@ -114,23 +116,80 @@ def seqio_task(
   import seqio
 
   counts = {s: len(files.examples(folder, s, template)) for s in splits}
+  source = seqio.FunctionDataSource(
+    _dataset_fn(folder, template), splits, num_input_examples=counts
+  )
+  task = _provider(name, source, (), template, vocabulary)
+  if register:
+    seqio.TaskRegistry.add_provider(name, task)
+  return task
+
+
+def text_task(
+  name: str,
+  source: 'seqio.DataSource',
+  preprocessors: Sequence[Callable],
+  template: Template,
+  vocabulary: Vocabulary,
+  identity: str,
+) -> 'seqio.Task':
+  """Registers a SeqIO task over any source (imports TensorFlow).
+
+  `find` then knows the name, and `arrays.prepare` needs no more than that: it
+  reads candidates and accepted targets where the examples have them.
+
+  Args:
+    name: for SeqIO: letters, digits and `_.:#`.
+    source: of the rows.
+    preprocessors: dataset -> dataset; they leave the texts `inputs` and
+      `targets`, for generation `references` and for multiple choice `choices`
+      (lists of texts, see `seqio_task`), and whatever else a user wants.
+    template: Template('{inputs}', '{targets}', ...): labels, or as many choices
+      as a row has at most, and the metrics.
+    vocabulary: of the backbone.
+    identity: says what the texts are made from and how; prepared arrays of
+      another identity are not taken from the cache.
+
+  Raises:
+    ValueError: the name has another template; SeqIO's own for the name.
+  """
+  import seqio
+
+  register_templates({name: template})
+  task = _provider(name, source, preprocessors, template, vocabulary)
+  seqio.TaskRegistry.add_provider(name, task)
+  _identities[name] = identity
+  return task
+
+
+def identity(task: Task) -> str | None:
+  """What `text_task` was told that a task is made from, else None."""
+  return _identities.get(task.name) if task.folder is None else None
+
+
+def _provider(
+  name: str,
+  source: 'seqio.DataSource',
+  preprocessors: Sequence[Callable],
+  template: Template,
+  vocabulary: Vocabulary,
+) -> 'seqio.Task':
+  """The SeqIO task that tokenises and scores the texts of a source."""
+  import seqio
+
   feature = seqio.Feature(vocabulary.seqio(), add_eos=True)
-  task = seqio.Task(
+  return seqio.Task(
     name,
-    source=seqio.FunctionDataSource(
-      _dataset_fn(folder, template), splits, num_input_examples=counts
-    ),
+    source=source,
     output_features={'inputs': feature, 'targets': feature},
     preprocessors=[
+      *preprocessors,
       seqio.preprocessors.tokenize,
       seqio.preprocessors.append_eos_after_trim,
     ],
     postprocess_fn=_postprocess_fn(template.kind),
     metric_fns=[_metric_fn(metric) for metric in template.metrics],
   )
-  if register:
-    seqio.TaskRegistry.add_provider(name, task)
-  return task
 
 
 def _references(examples: Sequence[Example], kind: str) -> list[list[str]]:
