@@ -7,23 +7,23 @@ entry is a folder:
   embedding.safetensors  the task embedding: phi after a fixed number of steps
   card.json              where it comes from, and the sha256 of the other files
 
-The card is written last and names what it belongs to, so that what an
-interrupted write leaves behind is no entry, on any file system. Locally the
-folder appears whole.
+An entry appears whole. The card is written last, so that what an interrupted
+write leaves behind is no entry, on any file system.
 """
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors
 from etils import epath
 from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import trees
 from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.bank import files
 
 REQUIRED = ('task', 'method', 'settings', 'backbone', 'fingerprint')
 CARD = 'card.json'
@@ -53,40 +53,33 @@ def write(
   phi: Mapping,
   card: Mapping[str, Any],
   embedding: Mapping | None = None,
+  replace: bool = True,
 ) -> None:
-  """Writes an entry whole or not at all; an older one is replaced.
+  """Writes an entry whole or not at all.
+
+  Several processes may write to one bank at once.
 
   Args:
     folder: of the entry.
     phi: float32 arrays.
     card: at least `REQUIRED`.
     embedding: a tree like phi.
+    replace: whether an older entry of that name gives way; else it is an
+      error.
 
   Raises:
-    ValueError: the card lacks a required field, or an array is not float32.
+    ValueError: the card lacks a required field, an array is not float32, or
+      the folder exists and is not to be replaced, or is no entry.
   """
   if missing := [name for name in REQUIRED if name not in card]:
     raise ValueError(f'card: expected {list(REQUIRED)}, missing {missing}.')
   held = {'phi': phi} | ({} if embedding is None else {'embedding': embedding})
-  files = {FILES[name]: _serialise(name, tree) for name, tree in held.items()}
-  sums = {name: hashlib.sha256(x).hexdigest() for name, x in files.items()}
+  content = {FILES[n]: _serialise(n, tree) for n, tree in held.items()}
+  sums = {n: hashlib.sha256(x).hexdigest() for n, x in content.items()}
   text = json.dumps({**card, 'files': sums}, indent=2, sort_keys=True) + '\n'
-  folder = epath.Path(folder)
-  draft = folder.parent / f'.{folder.name}-{uuid.uuid4().hex}'
-  old = folder.parent / f'{draft.name}-old'
-  draft.mkdir(parents=True)
-  try:
-    for name, content in files.items():
-      (draft / name).write_bytes(content)
-    # last: without a card that fits, the rest is no entry
-    (draft / CARD).write_text(text)
-    if folder.exists():
-      folder.rename(old)
-    draft.rename(folder)
-  finally:
-    for left in (draft, old):
-      if left.exists():
-        left.rmtree()
+  # last: without a card that fits, the rest is no entry
+  content[CARD] = text.encode()
+  files.write_folder(folder, content, {*FILES.values(), CARD}, replace)
 
 
 def _serialise(name: str, tree: Mapping) -> bytes:
@@ -114,12 +107,12 @@ def read(folder: epath.PathLike) -> Entry:
       'of one run, for instance runs/tune/bank/<run>.'
     )
   card = read_card(folder)
+  # cards of the first entries have no sums
   sums = card.pop('files', {FILES['phi']: None})
   held = {}
   for name, file in FILES.items():
     if file in sums:
-      content = _checked(folder / file, sums[file])
-      held[name] = trees.unflatten(safetensors_numpy.load(content))
+      held[name] = _tree(folder / file, _checked(folder / file, sums[file]))
   return Entry(folder.name, held['phi'], card, held.get('embedding'))
 
 
@@ -134,9 +127,18 @@ def read_card(folder: epath.PathLike) -> dict[str, Any]:
     card = json.loads(path.read_text())
   except (OSError, ValueError) as error:
     raise ValueError(f'{path}: expected a card, found {error}.') from error
+  if not isinstance(card, dict):
+    raise ValueError(f'{path}: expected a card, found a {type(card).__name__}.')
   if lacking := [name for name in REQUIRED if name not in card]:
     raise ValueError(f'{path}: missing the fields {lacking}.')
   return card
+
+
+def _tree(path: epath.Path, content: bytes) -> dict:
+  try:
+    return trees.unflatten(safetensors_numpy.load(content))
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{path}: expected safetensors, found {error}.') from error
 
 
 def _checked(path: epath.Path, expected: str | None) -> bytes:
@@ -179,13 +181,17 @@ def cards(bank: epath.PathLike) -> dict[str, dict[str, Any]]:
 def verify(bank: epath.PathLike) -> list[str]:
   """Returns what is wrong with a bank, a line each; none if all is well.
 
-  Looked for: cards that cannot be read, missing and altered files, numbers
-  that are not finite, and drafts that an interrupted write has left.
+  Looked for: cards that cannot be read, missing and altered files, values
+  that are not float32 or not finite, and what interrupted writes have left.
+
+  Raises:
+    ValueError: there is no such folder.
   """
-  bank, problems = epath.Path(bank), []
-  for path in sorted(bank.iterdir()):
+  names(bank)
+  problems = []
+  for path in sorted(epath.Path(bank).iterdir()):
     if path.name.startswith('.') and path.is_dir():
-      problems.append(f'{path.name}: left by an interrupted write; remove it')
+      problems.append(f'{path.name}: {_left_over(path)}')
     elif path.is_dir():
       try:
         entry = read(path)
@@ -195,15 +201,38 @@ def verify(bank: epath.PathLike) -> list[str]:
       for name in FILES:
         flat = trees.flatten(getattr(entry, name) or {})
         problems += [
-          f'{path.name}: {name}: {leaf} has values that are not finite'
+          f'{path.name}: {name}: {leaf} {found}'
           for leaf, x in flat.items()
-          if not np.isfinite(x).all()
+          if (found := _wrong(x))
         ]
   return problems
 
 
+def _wrong(x: np.ndarray) -> str:
+  if x.dtype != np.float32:
+    return f'is {x.dtype}, expected float32'
+  if not np.isfinite(x).all():
+    return 'has values that are not finite'
+  return ''
+
+
+def _left_over(path: epath.Path) -> str:
+  older = files.replaced(path.name)
+  if older and not (path.parent / older).exists():
+    return (
+      f'the older {older}, which an interrupted write was about to replace; '
+      f'rename it to {older}'
+    )
+  return 'left by an interrupted write; remove it'
+
+
 def check_backbone(entry: Entry, backbone: Backbone) -> None:
-  """Raises ValueError if the entry was trained on another backbone."""
+  """Checks that an entry can be used on a backbone.
+
+  Raises:
+    ValueError: it was trained on another one, or on one that gives prefix
+      keys other positions (`prefix_positions` in the card).
+  """
   found = entry.card['fingerprint']
   if found != backbone.fingerprint:
     shapes = trees.describe(entry.phi).replace('\n', ', ')
@@ -212,4 +241,11 @@ def check_backbone(entry: Entry, backbone: Backbone) -> None:
       f'fingerprint {(found or "unknown")[:16]}, found {backbone.name!r} with '
       f'{backbone.fingerprint[:16]} (width {backbone.config.emb_dim}); its '
       f'arrays: {shapes}. Load the backbone that it was trained on.'
+    )
+  positions = entry.card.get('prefix_positions')
+  if positions not in (None, backbone.config.prefix_positions):
+    raise ValueError(
+      f'{entry.name}: trained with prefix_positions={positions}, found '
+      f'{backbone.name!r} with {backbone.config.prefix_positions}. Load it '
+      f'with prefix_positions={positions}.'
     )
