@@ -139,6 +139,8 @@ def _tree(path: epath.Path, content: bytes) -> dict:
     return trees.unflatten(safetensors_numpy.load(content))
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path}: expected safetensors, found {error}.') from error
+  except KeyError as error:  # a type that numpy has no name for
+    raise ValueError(f'{path}: expected float32, found {error}.') from error
 
 
 def _checked(path: epath.Path, expected: str | None) -> bytes:
