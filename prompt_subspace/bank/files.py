@@ -59,7 +59,7 @@ def write_file(
   if path.is_dir() or (path.exists() and not replace):
     raise ValueError(
       f'{path}: expected a new name, found one that exists. Choose another '
-      'name, or say that the file may be replaced.'
+      'name, or replace it (replace=True, --replace).'
     )
   path.parent.mkdir(parents=True, exist_ok=True)
   if not moves_folders(path):  # an object appears whole
@@ -103,7 +103,7 @@ def _check_place(folder, known, replace) -> None:
     raise ValueError(
       f'{folder}: expected a new name, found one that holds '
       f'{(strange or found)[:3]}. Choose another name'
-      + ('.' if strange else ', or say that it may be replaced.')
+      + ('.' if strange else ', or replace it (replace=True, --replace).')
     )
 
 

@@ -105,7 +105,7 @@ def _prefix_to_peft(entry):
     raise ValueError(
       f'{entry.name}: expected a prefix that was trained on a backbone with '
       'prefix_positions=True, as PEFT computes it, found none noted in its '
-      'card. If it was, say so.'
+      'card. If it was, say so (--prefix_positions).'
     )
   pairs = _pairs(entry)
   layers, _, length, joined = pairs.shape

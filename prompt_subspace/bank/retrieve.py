@@ -111,7 +111,8 @@ def _same_backbone(query: store.Entry, cards: Mapping[str, dict]) -> dict:
       raise ValueError(
         f'{query.name}: expected to know its backbone, found none given and '
         f'entries of {len(known)}: {[k[:16] for k in known]}. Add it to the '
-        'bank with its backbone, or compare with foreign ones, too.'
+        'bank with its backbone, or compare with all of them (foreign=True, '
+        '--foreign).'
       )
     return dict(cards)
   return {n: card for n, card in cards.items() if backbone_of(card) == wanted}

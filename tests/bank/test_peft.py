@@ -367,7 +367,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
 
 def test_a_folder_is_not_overwritten(tmp_path):
   peft_write.write(entry('prompt'), tmp_path / 'out')
-  with pytest.raises(ValueError, match='or say that it may be replaced'):
+  with pytest.raises(ValueError, match='or replace it .*--replace'):
     peft_write.write(entry('lora'), tmp_path / 'out')
   peft_write.write(entry('lora'), tmp_path / 'out', replace=True)
   assert peft_read.read(tmp_path / 'out').method == 'lora'
