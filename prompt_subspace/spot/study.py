@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompt_subspace import deltas
+from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import similarity
 from prompt_subspace.data import arrays as task_arrays
@@ -194,6 +194,7 @@ def transfer(
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
+      'parameters': trees.size(base.backbone.weights),
       'data': {t: a.record['checksum'] for t, a in whole.items()},
     },
     run=lambda: work.run(asked_work, identity),

@@ -232,3 +232,40 @@ def test_a_study_of_one_seed_and_one_policy_is_shown(folder, tmp_path):
   text = spot.report(small)
   assert 'oracle' not in text and '±' not in text
   assert 'share of' not in text
+
+
+def test_studies_are_compared_by_the_size_of_their_backbones(
+  folder, tmp_path, capsys
+):
+  import json
+  import shutil
+
+  from prompt_subspace.report import spot_sizes
+
+  studies = []
+  for i, size in enumerate((2_000_000, 1_000_000)):
+    studies.append(shutil.copytree(folder, tmp_path / str(size)))
+    (studies[i] / 'record.json').write_text(json.dumps({'parameters': size}))
+  # the smaller one gains less
+  rows = results.read_csv(studies[1] / 'policies.csv', work.OUTCOMES)
+  rows = [{**r, 'test': r['test'] - 10} for r in rows]
+  results.write_csv(studies[1] / 'policies.csv', rows, work.OUTCOMES)
+  found = spot_sizes.sizes(studies)
+  assert found['scratch'] == {
+    2_000_000: found['scratch'][1_000_000],
+    1_000_000: (62.5, pytest.approx(3.5355, abs=1e-3)),
+  }
+  assert found['best-1'][2_000_000][0] == 74.5
+  assert found['best-1'][1_000_000][0] == 64.5
+  (axes, *_) = spot_sizes.draw(found).axes
+  assert axes.get_xscale() == 'log'
+  out = tmp_path / 'sizes.png'
+  assert spot_sizes.main([*map(str, studies), '--out', str(out)]) == 0
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0].split() == ['policy', '1,000,000', '2,000,000']
+  assert ['best-1', '64.5', '74.5'] in [line.split() for line in printed]
+  assert out.stat().st_size > 1000
+  assert spot_sizes.main([str(studies[0])] * 2) == 2
+  assert 'second one of 2,000,000' in capsys.readouterr().err
+  assert spot_sizes.main([str(folder)]) == 2
+  assert 'record.json with the size' in capsys.readouterr().err
