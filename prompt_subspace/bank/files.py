@@ -92,12 +92,12 @@ def replaced(name: str) -> str | None:
 def _check_place(folder, known, replace) -> None:
   if not folder.exists():
     return
-  found = ['a file']
-  if folder.is_dir():
-    try:
-      found = sorted(p.name for p in folder.iterdir())
-    except FileNotFoundError:  # another process has just moved it away
-      return
+  try:
+    found = sorted(p.name for p in folder.iterdir())
+  except FileNotFoundError:  # another process has just moved it away
+    return
+  except NotADirectoryError:
+    found = ['a file']
   strange = [name for name in found if name not in known]
   if strange or (found and not replace):
     raise ValueError(
