@@ -8,7 +8,9 @@ How PEFT 0.21 computes on T5 what such a folder holds:
 - PREFIX_TUNING: keys and values of the decoder's self-attention alone, at the
   positions before the sequence (`prefix_positions` of our backbones). The
   table [P, 2 n H K] holds n pairs, and layer i reads pair 2 i mod n. We write
-  two pairs for each layer, of which the second is not read.
+  two pairs for each layer, of which the second is not read. On Transformers
+  5.24 PEFT's `generate` does not follow its own logits here; for prompts and
+  LoRA it does.
 """
 
 import json

@@ -13,9 +13,9 @@ For prompts e1, e2 [P, D]:
 The first two are of Vu et al. 2022 (SPoT), section 3.2; the third of Qin et
 al. 2023 (MPT), section 6 and appendix A.6, after Lin et al. 2022 (TRGP), with
 the bases chosen as in Saha et al. 2021 (GPM). They do not say which share of
-the energy they take. With a fifth to a third of it, prompts trained on similar
-tasks are each other's nearest; with 0.9 hardly any are, since most directions
-of a trained prompt are those of its random start.
+the energy they take. With 0.15 to 0.33 of it, prompts trained on similar tasks
+are each other's nearest; with 0.5 half of them are, with 0.9 hardly any, since
+most directions of a trained prompt are those of its random start.
 """
 
 from collections.abc import Callable, Mapping, Sequence

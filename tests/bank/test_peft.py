@@ -10,7 +10,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import deltas, trees
-from prompt_subspace.backbone import forward, huggingface
+from prompt_subspace.backbone import decode, forward, huggingface
 from prompt_subspace.bank import peft_read, peft_write, store
 from tests import tiny
 
@@ -76,7 +76,7 @@ def delta_of(method, settings, phi):
 
 @pytest.fixture
 def batch():
-  return {k: np.asarray(x) for k, x in tiny.batch().items()}
+  return {k: np.array(x) for k, x in tiny.batch().items()}
 
 
 @pytest.fixture
@@ -139,6 +139,29 @@ def test_peft_computes_what_we_write(name, layers, base, batch, tmp_path):
     config, delta_of(again.method, again.settings, again.phi), batch
   )
   np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('name', ['prompt', 'lora, everywhere'])
+def test_peft_generates_what_we_generate(name, base, batch, tmp_path):
+  import peft
+  import torch
+
+  one = entry(name)
+  peft_write.write(one, tmp_path / 'out')
+  model = peft.PeftModel.from_pretrained(base(CONFIG), tmp_path / 'out').eval()
+  inputs = torch.from_numpy(batch['inputs']).long()
+  found = model.generate(
+    input_ids=inputs,
+    attention_mask=(inputs > 0).long(),
+    max_new_tokens=6,
+    do_sample=False,
+    num_beams=1,
+  )[:, 1:]
+  delta = delta_of(one.card['method'], one.card['settings'], one.phi)
+  expected = decode.greedy(
+    CONFIG, weights_of(CONFIG), delta, batch['inputs'], 6
+  )
+  np.testing.assert_array_equal(found.numpy(), expected)
 
 
 THEIRS = {
