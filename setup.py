@@ -32,6 +32,7 @@ setup(
     'numpy>=2.0,<3',
     'safetensors>=0.5',
     'sentencepiece>=0.2,<0.3',
+    'threadpoolctl>=3.5',
     # Configuration, scores and reports.
     'gin-config>=0.5,<0.6',
     'matplotlib>=3.9,<4',

@@ -194,6 +194,7 @@ def _card(where: Stage, cell: Cell, row, metrics) -> dict[str, Any]:
     'backbone': where.backbone.name,
     'fingerprint': where.backbone.fingerprint,
     'vocabulary': where.backbone.vocabulary.sha256,
+    'prefix_positions': where.backbone.config.prefix_positions,
     'label_texts': cell.data.label_texts,
     'template': template and dataclasses.asdict(template),
     'template_hash': template and template.hash,
