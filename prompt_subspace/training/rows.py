@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from prompt_subspace.objectives import Objective
 from prompt_subspace.training.optimizers import Optimizer
 
-MICROBATCH_TOKENS = 512
+# positions x width of what is in flight at once on a CPU
+MICROBATCH_ACTIVATIONS = 5 * 2**16
 
 
 class State(NamedTuple):
@@ -112,20 +113,24 @@ def map_rows(function: Callable, rows: PyTree, chunk: int) -> PyTree:
   return jax.lax.map(function, rows, batch_size=chunk)
 
 
-def microbatch_size(batch: Mapping[str, Array], extra: int = 0) -> int:
+def microbatch_size(
+  batch: Mapping[str, Array], extra: int = 0, width: int = 512
+) -> int:
   """Returns how many examples are in flight at once within a step.
 
-  On a CPU about 512 positions: that keeps the matrix units busy and the
-  activations small. On an accelerator the whole batch.
+  On a CPU about 640 positions of width 512, or more of a smaller width: that
+  keeps the matrix units busy and the activations small. On an accelerator the
+  whole batch.
 
   Args:
     batch: of one row.
     extra: positions that the method adds to each input.
+    width: of the backbone, D.
   """
   size, length = batch['inputs'].shape
   if jax.default_backend() != 'cpu':
     return size
-  fits = max(1, MICROBATCH_TOKENS // (length + extra))
+  fits = max(1, MICROBATCH_ACTIVATIONS // (width * (length + extra)))
   return max(d for d in range(1, size + 1) if size % d == 0 and d <= fits)
 
 
@@ -183,6 +188,7 @@ def make_step(
   chunk: int | None = None,
   microbatch: int | None = None,
   extra: int = 0,
+  width: int = 512,
 ) -> Callable:
   """Returns the compiled step that advances all rows of a stack.
 
@@ -193,6 +199,7 @@ def make_step(
     chunk: rows computed at once; None suits the device.
     microbatch: examples in flight at once; None suits the device.
     extra: positions that the method adds to each input.
+    width: of the backbone.
 
   Returns:
     step(state, frozen, batch, rates [W], keys [W], number) ->
@@ -202,7 +209,7 @@ def make_step(
 
   def advance(frozen, number, row):
     state, batch, rate, key = row
-    size = microbatch or microbatch_size(batch, extra)
+    size = microbatch or microbatch_size(batch, extra, width)
     loss, metrics, grads = value_and_grad(
       objective_of(frozen),
       state.phi,

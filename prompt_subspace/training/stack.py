@@ -97,6 +97,7 @@ def make_engine(
     chunk=settings.chunk,
     microbatch=settings.microbatch,
     extra=0 if prompt is None else prompt.shape[-2],
+    width=config.emb_dim,
   )
   predictor = predict.make_predictor(config, method.expand, settings.chunk)
   return Engine(method, step, predictor)

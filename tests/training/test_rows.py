@@ -203,12 +203,22 @@ def test_a_microbatch_that_does_not_divide_the_batch_is_an_error():
 
 
 @pytest.mark.parametrize(
-  'shape, extra, size', [((16, 64), 0, 8), ((16, 64), 64, 4), ((6, 900), 0, 1)]
+  'shape, extra, width, size',
+  [
+    ((16, 64), 0, 512, 8),
+    ((16, 64), 64, 512, 4),
+    ((6, 900), 0, 512, 1),
+    ((16, 64), 0, 256, 16),
+    ((16, 64), 0, 1024, 4),
+  ],
 )
-def test_microbatches_hold_about_512_positions_on_a_cpu(shape, extra, size):
+def test_microbatches_hold_about_640_positions_on_a_cpu(
+  shape, extra, width, size
+):
   if jax.default_backend() != 'cpu':
     size = shape[0]
-  assert rows.microbatch_size({'inputs': np.zeros(shape)}, extra) == size
+  found = rows.microbatch_size({'inputs': np.zeros(shape)}, extra, width)
+  assert found == size
 
 
 # -- what is trained: the contract of every method
