@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from prompt_subspace.data import files
-from prompt_subspace.data.tasks import PLAIN, Task, identity
+from prompt_subspace.data.tasks import PLAIN, Task, identity, source
 from prompt_subspace.data.templates import Template
 from prompt_subspace.vocabulary import EOS, Vocabulary
 
@@ -130,9 +130,7 @@ def prepare(
     'splits': splits,
     'limit': limit,
     'references': references,
-    'source': identity(task)
-    if task.folder is None
-    else files.checksum(task.folder, splits.values()),
+    'source': source(task, list(splits.values())),
   }
   key = _sha256(request)
   readable = re.sub(r'\W', '_', task.name)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from prompt_subspace.data import files
+from prompt_subspace.data import crossfit, files
 from prompt_subspace.data.templates import Example, Template
 from prompt_subspace.vocabulary import Vocabulary
 
@@ -30,7 +30,8 @@ class Task(NamedTuple):
 
   Attributes:
     name: as the user gives it.
-    folder: of the split files; None for a task of SeqIO's registries.
+    folder: of the split files; for a set of CrossFit what their names begin
+      with, see `crossfit.place`; None for a task of SeqIO's registries.
     template: how rows read; over `inputs` and `targets` when folder is None.
   """
 
@@ -64,7 +65,8 @@ def find(name: str, data_dir: str | pathlib.Path | None = None) -> Task:
   1. the folder `data_dir/name` with a `task.json`;
   2. the folder `data_dir/name` with a template registered under the name;
   3. with data_dir None or 'demo': a task that the package carries;
-  4. a task or mixture of SeqIO's registries (its module must be imported).
+  4. a few-shot set of CrossFit in data_dir, such as 'glue-sst2_16_13';
+  5. a task or mixture of SeqIO's registries (its module must be imported).
 
   Args:
     name: of the task.
@@ -81,6 +83,8 @@ def find(name: str, data_dir: str | pathlib.Path | None = None) -> Task:
   template = _templates.get(name)
   if template and folder.is_dir():
     return Task(name, folder, template)
+  if few_shot := crossfit.place(name, root):
+    return Task(name, few_shot, crossfit.template(few_shot))
   if name in _seqio_names():
     return Task(name, None, template or PLAIN)
   raise ValueError(_not_found(name, root))
@@ -104,7 +108,7 @@ def seqio_task(
 
   Args:
     name: for SeqIO: letters, digits and `_.:#`.
-    folder: see `files.examples`.
+    folder: see `Task`.
     template: how rows read, and the metrics.
     vocabulary: of the backbone.
     splits: which files to offer.
@@ -115,7 +119,7 @@ def seqio_task(
   """
   import seqio
 
-  counts = {s: len(files.examples(folder, s, template)) for s in splits}
+  counts = {s: len(_rows(folder, s, template)) for s in splits}
   source = seqio.FunctionDataSource(
     _dataset_fn(folder, template), splits, num_input_examples=counts
   )
@@ -167,6 +171,20 @@ def identity(task: Task) -> str | None:
   return _identities.get(task.name) if task.folder is None else None
 
 
+def source(task: Task, splits: Sequence[str]) -> str | None:
+  """What the texts of these splits are made from, for a cache to compare.
+
+  The sha256 of the files; of a task of SeqIO what `identity` says.
+
+  Raises:
+    ValueError: a file is missing.
+  """
+  if task.folder is None:
+    return identity(task)
+  few_shot = crossfit.is_set(task.folder)
+  return (crossfit if few_shot else files).checksum(task.folder, splits)
+
+
 def _provider(
   name: str,
   source: 'seqio.DataSource',
@@ -190,6 +208,16 @@ def _provider(
     postprocess_fn=_postprocess_fn(template.kind),
     metric_fns=[_metric_fn(metric) for metric in template.metrics],
   )
+
+
+def _rows(
+  folder: str | pathlib.Path, split: str, template: Template
+) -> list[tuple[Example, list[str]]]:
+  """The examples of a split of `Task.folder`, with their accepted targets."""
+  if crossfit.is_set(folder):
+    return crossfit.examples(folder, split, template)
+  rows = files.examples(folder, split, template)
+  return list(zip(rows, _references(rows, template.kind), strict=True))
 
 
 def _references(examples: Sequence[Example], kind: str) -> list[list[str]]:
@@ -217,14 +245,14 @@ def _dataset_fn(folder: str | pathlib.Path, template: Template):
 
     # SeqIO shuffles examples itself; a split is one file, so neither
     # shuffle_files nor seed has anything left to do.
-    rows = files.examples(folder, split, template)
+    rows = _rows(folder, split, template)
     return tf.data.Dataset.from_tensor_slices(
       {
-        'inputs': [row.input for row in rows],
-        'targets': [row.target for row in rows],
-        'label': tf.constant([row.label for row in rows], tf.int32),
-        'choices': texts([row.choices or () for row in rows]),
-        'references': texts(_references(rows, template.kind)),
+        'inputs': [row.input for row, _ in rows],
+        'targets': [row.target for row, _ in rows],
+        'label': tf.constant([row.label for row, _ in rows], tf.int32),
+        'choices': texts([row.choices or () for row, _ in rows]),
+        'references': texts([accepted for _, accepted in rows]),
       }
     )
 
@@ -287,6 +315,11 @@ def _not_found(name: str, root: pathlib.Path) -> str:
     return (
       f'task {name!r}: expected its split files in {folder}, found no such '
       f'folder; its template is known, data_dir must be the folder above it.'
+    )
+  if few_shot := crossfit.sets(crossfit.task_of(name), root):
+    return (
+      f'task {name!r}: {root / crossfit.task_of(name)} holds few-shot sets of '
+      f'CrossFit; name one of them: {", ".join(few_shot.values())}.'
     )
   if name and folder.is_dir():
     return (
