@@ -1,4 +1,4 @@
-# make demo   a short version of the main job, on the tasks in the package
+# make demo   a small transfer study on the tasks in the package, with a page
 # make test   formatter check, linter, all tests
 # make bench  speed and memory, see benchmarks/README.md
 # make lint | format | clean
@@ -22,7 +22,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
-	@echo '== The main job on the embedded tasks: $(DEMO)'
+	@echo '== A transfer study on the embedded tasks: $(DEMO)'
 	$(BIN)/python -m prompt_subspace.run --gin_file=$(DEMO)
 
 test: lint

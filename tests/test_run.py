@@ -270,13 +270,33 @@ def test_the_main_job_from_file_to_table(sweep, small, capsys):
 
 
 def test_the_demo_is_a_job(sweep, tmp_path, capsys):
-  words = [
-    w for w in sweep[1] if w.startswith(('--gin.BACKBONE', '--gin.TASKS'))
-  ]
+  words = [w for w in sweep[1] if w.startswith('--gin.BACKBONE')]
   out = f'--gin.OUT="{tmp_path / "demo"}"'
   assert check.main(['--gin_file=gin/demo.gin', out, *words]) == 0
   plan = capsys.readouterr().out
-  assert re.search(r'runs +(\d+) of \d+ steps, \1 to do', plan), plan
+  assert re.search(r'runs +(\d+) without transfer, \1 of them to do', plan), (
+    plan
+  )
+
+
+def test_the_transfer_study_is_a_job(sweep, real_data, tmp_path, capsys):
+  words = [
+    '--gin_file=gin/spot.gin',
+    *(w for w in sweep[1] if w.startswith('--gin.BACKBONE')),
+    f'--gin.OUT="{tmp_path / "spot"}"',
+    f'--gin.DATA_DIR="{real_data / "tasks"}"',
+    '--gin.SOURCES=["paraphrase", "cola"]',
+    '--gin.TARGETS=["cb"]',
+    '--gin.POLICIES=["best-1", "oracle"]',
+    '--gin.BASELINES=["full", "multitask"]',
+  ]
+  assert check.main(words) == 0
+  plan = capsys.readouterr().out
+  # of the paper's mixture, what there is data for
+  assert 'mixture    paraphrase: mrpc, sts' in plan
+  assert 'sources    6 prompts, 400 steps each' in plan
+  assert check.main([*words, '--gin.POLICIES=["best-9"]']) == 2
+  assert 'expected k up to 2' in capsys.readouterr().err
 
 
 def test_pre_training_is_a_job(real_data, tmp_path, capsys):
