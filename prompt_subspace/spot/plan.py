@@ -3,13 +3,13 @@
 import functools
 import hashlib
 import json
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from prompt_subspace.bank import store
 from prompt_subspace.data import mixtures as task_mixtures
@@ -124,7 +124,7 @@ def scratch_cells(study: Study, targets: Sequence[str]) -> list[Cell]:
 
 
 def weighted(
-  bank: pathlib.Path, names: Sequence[str], shares: Sequence[float]
+  bank: epath.Path, names: Sequence[str], shares: Sequence[float]
 ) -> Any:
   """Returns sum_i share_i phi_i of entries of a bank."""
   phis = [store.read(bank / name).phi for name in names]

@@ -1,10 +1,10 @@
 """Ranks source prompts for a target by the similarity of task embeddings."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from prompt_subspace.bank import similarity, store
 from prompt_subspace.deltas.base import check_names
@@ -37,12 +37,12 @@ class Ranked(NamedTuple):
 
 
 def embeddings(
-  bank: str | pathlib.Path, names: Sequence[str]
+  bank: epath.PathLike, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
   """Returns the task embeddings [P, D] of entries; else their best phi."""
   out = {}
   for name in names:
-    entry = store.read(pathlib.Path(bank) / name)
+    entry = store.read(epath.Path(bank) / name)
     phi = entry.phi if entry.embedding is None else entry.embedding
     out[name] = similarity.vectors(phi)
   return out

@@ -4,9 +4,10 @@ Vu et al. 2022. Generic SPoT (section 2) is one source, for instance a mixture,
 and the policy best-1; targeted SPoT (section 3) is many sources and retrieval.
 """
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
@@ -152,7 +153,7 @@ def transfer(
   }
   job.check(base.folder, identity)
   study = Study(
-    source=base._replace(bank=pathlib.Path(bank) if bank else base.bank),
+    source=base._replace(bank=epath.Path(bank) if bank else base.bank),
     target=_stage(base, 'tuned', target.settings),
     wide=_stage(base, 'full', wide.settings) if baselines else None,
     method=method.name,

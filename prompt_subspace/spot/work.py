@@ -316,11 +316,14 @@ def prompts_of(bank, study: Study) -> list[Source]:
     and card['settings'].get('length') == wanted.settings.get('length')
   ]
   if not fits:
+    found = sorted(
+      {(c['fingerprint'] or 'unknown')[:16] for c in cards.values()}
+    )
     raise ValueError(
       f'bank: expected entries of method {wanted.name!r} with '
       f'{dict(wanted.settings)} for the backbone with fingerprint '
       f'{study.source.backbone.fingerprint[:16]}, found none of these among '
-      f'the {len(cards)} entries of {bank}. Name sources to tune them, or '
-      'another bank.'
+      f'the {len(cards)} entries of {bank}, whose backbones are {found}. Name '
+      'sources to tune them, or another bank.'
     )
   return fits

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
 from prompt_subspace import trees
 from prompt_subspace.backbone import weights as backbones
@@ -21,7 +22,7 @@ class Stage(NamedTuple):
 
   Attributes:
     folder: of the results.
-    bank: folder of the trained deltas.
+    bank: folder of the trained deltas, anywhere that etils reaches.
     backbone: frozen model; dropout is that of its configuration.
     setting: what initialisations may read of it.
     library: name -> method.
@@ -33,7 +34,7 @@ class Stage(NamedTuple):
   """
 
   folder: pathlib.Path
-  bank: pathlib.Path
+  bank: epath.Path
   backbone: Backbone
   setting: Setting
   library: Mapping[str, Method]
@@ -83,7 +84,7 @@ def make(
   config = backbone.config.replace(dropout_rate=dropout)
   return Stage(
     folder=pathlib.Path(folder),
-    bank=pathlib.Path(folder) / 'bank',
+    bank=epath.Path(folder) / 'bank',
     backbone=backbone._replace(config=config),
     setting=backbones.setting(backbone),
     library={name: library[name] for name in methods},
