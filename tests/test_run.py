@@ -286,7 +286,7 @@ def test_the_transfer_study_is_a_job(sweep, real_data, tmp_path, capsys):
     f'--gin.OUT="{tmp_path / "spot"}"',
     f'--gin.DATA_DIR="{real_data / "tasks"}"',
     '--gin.SOURCES=["paraphrase", "cola"]',
-    '--gin.TARGETS=["cb"]',
+    '--gin.TARGETS=["mpqa"]',
     '--gin.POLICIES=["best-1", "oracle"]',
     '--gin.BASELINES=["full", "multitask"]',
   ]
