@@ -5,7 +5,7 @@ from prompt_subspace.training import results
 # results.csv, a line per run. `stage` is upstream (learning an initialisation)
 # or downstream (tuning a target from it), `algorithm` what learned it, or PT
 # and FT for tuning without it; `learned` is the seed of the upstream run (None
-# without one), `seed` that of the run itself: downstream, of its few-shot split.
+# without one), `seed` that of the run itself, downstream of its few-shot split.
 CELLS = {
   'cell': str,
   'stage': str,
@@ -42,7 +42,7 @@ CURVES = {
 }
 
 # diagnostics.csv: what the inner steps do, over a range of inner rates around
-# the plain initialisation: displacement |phi_k - phi|, also as a share of |phi|,
+# the plain initialisation: displacement |phi_k - phi|, and its share of |phi|,
 # query loss (nats) before and after them, and the cosine of the MAML and the
 # FoMAML gradient. Means over `episodes`.
 DIAGNOSTICS = {
