@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import offset_copy
 from scipy import stats
 
@@ -87,6 +87,8 @@ def curves(
   title: str,
   reference: Mapping[str, float] | None = None,
   log_x: bool = False,
+  log_y: bool = False,
+  upright: Mapping[str, float] | None = None,
 ) -> Figure:
   """Lines of means, in bands of one deviation to each side.
 
@@ -98,6 +100,8 @@ def curves(
     title: above the picture.
     reference: name -> value of a level line, for what does not depend on x.
     log_x: x on a logarithmic axis, for sizes and learning rates.
+    log_y: y on a logarithmic axis; what is not above zero is not drawn.
+    upright: name -> x of an upright line.
 
   Raises:
     ValueError: no lines, or different lengths.
@@ -137,8 +141,12 @@ def curves(
       linestyle=DASHES[1:][i % 3],
       label=name,
     )
+  for name, x in (upright or {}).items():
+    axes.axvline(x, color=FAINT, linewidth=1, linestyle=':', label=name)
   if log_x:
     axes.set_xscale('log')
+  if log_y:
+    _log_y(axes)
   axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
   axes.grid(axis='y')
   axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -155,12 +163,13 @@ def bars(
   baseline: Numbers | float | None = None,
   baseline_label: str = 'baseline',
 ) -> Figure:
-  """Bars from zero, side by side in groups, with error bars of one deviation.
+  """Bars from zero, side by side in groups, with error bars.
 
   Args:
     groups: names of the G groups, from the left.
     series: name -> (means [G], deviations [G] or None). A missing mean has no
-      bar, but a cross in its place; a missing deviation has no error bar.
+      bar, but a cross in its place; a missing deviation has no error bar. Of
+      an interval that is not even, [2, G]: how far it goes below and above.
     ylabel: with the unit.
     title: above the picture.
     baseline: a value for all groups, or one of each: a line across the bars.
@@ -183,7 +192,8 @@ def bars(
     _check_length(f'series: {name}', len(groups), means=means)
     if deviations is not None:
       deviations = _numbers(deviations)
-      _check_length(f'series: {name}', len(groups), deviations=deviations)
+      for side in deviations if deviations.ndim == 2 else [deviations]:
+        _check_length(f'series: {name}', len(groups), deviations=side)
     x = places + (i - (len(series) - 1) / 2) * width
     drawn = axes.bar(x, means, 0.92 * width, yerr=deviations, **_bar_look(i))
     drawn.set_label(name)
@@ -209,6 +219,16 @@ def bars(
   axes.tick_params(axis='x', length=0)
   _legend(axes, handles)
   return figure
+
+
+def _log_y(axes: Axes) -> None:
+  """A logarithmic axis whose ticks have plain numbers."""
+  axes.set_yscale('log')
+  low, high = axes.get_ylim()
+  shown = FuncFormatter(lambda y, _: _short(y))
+  axes.yaxis.set_major_formatter(shown)
+  # one decade or less may have one tick, or none
+  axes.yaxis.set_minor_formatter(shown if high < 10 * low else NullFormatter())
 
 
 def _bar_look(i: int) -> dict:

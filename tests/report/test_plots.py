@@ -127,6 +127,31 @@ def test_sizes_on_a_logarithmic_axis_are_short():
   assert {'100M', '1B', '10B'} <= set(labels(axes.get_xticklabels()))
 
 
+def test_a_logarithmic_y_axis_has_plain_numbers_and_upright_lines_a_name():
+  figure = plots.curves(
+    {'a': ([1, 2, 3], [2e-3, 0.5, 300], None)},
+    'x',
+    'y',
+    't',
+    log_y=True,
+    upright={'here': 2.5},
+  )
+  plots.encode(figure)
+  (axes,) = figure.axes
+  assert axes.get_yscale() == 'log'
+  assert {'0.01', '100'} <= set(labels(axes.get_yticklabels()))
+  line = next(k for k in axes.lines if k.get_label() == 'here')
+  assert set(line.get_xdata()) == {2.5}
+  assert legend(axes) == ['a', 'here']
+  # less than a decade
+  figure = plots.curves(
+    {'a': ([1, 2], [2.1, 3.2], None)}, 'x', 'y', 't', log_y=True
+  )
+  plots.encode(figure)
+  (axes,) = figure.axes
+  assert '3' in labels(axes.get_yticklabels(which='minor'))
+
+
 def test_more_lines_than_colours_differ_in_their_dashes():
   lines = {str(i): ([0, 1], [i, i], None) for i in range(25)}
   (axes,) = plots.curves(lines, 'x', 'y', 't').axes
@@ -174,6 +199,14 @@ def test_bars_have_heights_errors_and_baselines():
   assert plots.encode(figure)
 
 
+def test_error_bars_may_be_longer_on_one_side():
+  figure = plots.bars(['a', 'b'], {'s': ([1, 5], [[0.5, 1], [2, 3]])}, 'y', 't')
+  (axes,) = figure.axes
+  (errors,) = next(c for c in axes.containers if len(c) == 3)[2]
+  ends = [part[:, 1].tolist() for part in errors.get_segments()]
+  assert ends == [[0.5, 3], [4, 8]]
+
+
 def test_one_baseline_holds_for_all_groups():
   figure = plots.bars(list('ab'), {'s': ([1, 2], None)}, 'y', 't', baseline=7)
   levels = next(
@@ -187,6 +220,7 @@ def test_one_baseline_holds_for_all_groups():
   [
     ({'s': ([1], None)}, None, 'series: s: expected 2 numbers as means'),
     ({'s': ([1, 2], [1])}, None, '2 numbers as deviations'),
+    ({'s': ([1, 2], [[1], [1]])}, None, '2 numbers as deviations'),
     ({'s': ([1, 2], None)}, [1, 2, 3], 'baseline: expected 2'),
     ({}, None, 'at least one of each, found 2 and 0'),
   ],
