@@ -1,4 +1,4 @@
-"""Examples-proportional mixtures of tasks with a size limit.
+"""Mixtures: examples-proportional with a size limit, and plain unions.
 
 Raffel et al. 2020 (T5), section 3.5.2: task i is drawn at the rate
 min(n_i, K) / sum_j min(n_j, K), so that no task outweighs the others by more
@@ -115,11 +115,7 @@ def mix(
     splits['validation'] = _take(others, np.array(first))
   names = [task.name for task in tasks]
   shares = np.bincount(which[:, 0], minlength=len(tasks)).tolist()
-  request = {f: tasks[0].record['request'][f] for f in _SHARED} | {
-    'task': name,
-    'kind': 'generation',
-    'metrics': ['exact_match'],
-    'label_texts': None,
+  request = _request(tasks, name) | {
     'mixture': {task.name: task.record['key'] for task in tasks},
     'limit': limit,
     'seed': seed,
@@ -131,6 +127,63 @@ def mix(
     'shares': dict(zip(names, shares, strict=True)),
   }
   return assemble(request, splits, facts)
+
+
+def join(
+  tasks: Sequence[TaskArrays],
+  splits: Sequence[str] = ('train', 'validation'),
+  name: str = 'union',
+) -> TaskArrays:
+  """The union of several tasks, each example once, in order.
+
+  Args:
+    tasks: prepared with one vocabulary.
+    splits: of each task, that become training examples.
+    name: of the union.
+
+  Returns:
+    TaskArrays of kind generation with the one split 'train': of each task in
+    turn, its splits in turn. Its record lists how many examples stand where,
+    as `parts`: [[task, split, count], ...].
+
+  Raises:
+    ValueError: no tasks, two of one name, different vocabularies, or a task
+      without one of the splits.
+  """
+  _check_tasks(tasks)
+  for task in tasks:
+    if absent := [s for s in splits if s not in task.splits]:
+      raise ValueError(
+        f'tasks: expected {task.name!r} to have the splits {list(splits)}, '
+        f'found only {sorted(task.splits)}; {absent} is missing.'
+      )
+  places = [(task, split) for task in tasks for split in splits]
+  parts = [task.splits[split] for task, split in places]
+  counts = [len(part.labels) for part in parts]
+  which = np.stack(
+    [
+      np.repeat(np.arange(len(parts)), counts),
+      np.concatenate([np.arange(n) for n in counts]),
+    ],
+    axis=1,
+  )
+  request = _request(tasks, name) | {
+    'union': {task.name: task.record['checksum'] for task in tasks},
+    'splits': list(splits),
+  }
+  names = [[task.name, split] for task, split in places]
+  facts = {'parts': [[*n, c] for n, c in zip(names, counts, strict=True)]}
+  return assemble(request, {'train': _take(parts, which)}, facts)
+
+
+def _request(tasks: Sequence[TaskArrays], name: str) -> dict:
+  """What the request of a mixture says: text in, text out."""
+  return {f: tasks[0].record['request'][f] for f in _SHARED} | {
+    'task': name,
+    'kind': 'generation',
+    'metrics': ['exact_match'],
+    'label_texts': None,
+  }
 
 
 # What the requests of the tasks of one mixture must agree on.

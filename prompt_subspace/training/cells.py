@@ -67,11 +67,16 @@ def is_done(folder: pathlib.Path, name: str) -> bool:
 
 def read(folder: pathlib.Path, names: Sequence[str]) -> list[dict[str, Any]]:
   """Returns the rows of the cells that are finished, in order."""
-  return [
-    json.loads(path(folder, n).read_text(encoding='utf-8'))['row']
-    for n in names
-    if is_done(folder, n)
-  ]
+  return [record(folder, n)['row'] for n in names if is_done(folder, n)]
+
+
+def record(folder: pathlib.Path, name: str) -> dict[str, Any]:
+  """Returns all that is stored of a finished cell beside its delta.
+
+  Its `row`; all test `metrics`; the update at which it `stopped`; its
+  `history`, see `stack.RowResult`.
+  """
+  return json.loads(path(folder, name).read_text(encoding='utf-8'))
 
 
 def stacks(where: Stage, cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -173,7 +178,11 @@ def _store(where: Stage, cell: Cell, result: stack.RowResult) -> None:
       _card(where, cell, row, result.test),
       embedding=result.embedding,
     )
-  extra = {'metrics': result.test, 'stopped': result.stopped}
+  extra = {
+    'metrics': result.test,
+    'stopped': result.stopped,
+    'history': result.history,
+  }
   job.write_json(path(where.folder, cell.id), {'row': row, **extra})
   if result.stopped >= 0:
     print(

@@ -11,14 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from prompt_subspace.backbone import forward
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method, touches_encoder
+from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import rows as stack_rows
+from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.spec import RowSpec, Settings
 
 
@@ -28,7 +30,8 @@ class Feed(NamedTuple):
   Attributes:
     train: arrays of all training examples, on the device.
     held_out: (task, split) -> arrays, on the device.
-    indices: the examples of each step and row.
+    indices: the examples of each step and row; a tree of arrays where the
+      algorithm has batches of several parts.
     widths: to how many tokens the inputs of each step are padded.
     target_width: to how many tokens all targets are padded.
     padding: share of padding in the inputs of each row.
@@ -36,23 +39,32 @@ class Feed(NamedTuple):
 
   train: dict[str, Array]
   held_out: dict[tuple[str, str], dict[str, Array]]
-  indices: Int[np.ndarray, 'S W B']
+  indices: PyTree[Int[np.ndarray, 'S W *B']]
   widths: Int[np.ndarray, ' S']
   target_width: int
   padding: list[float]
 
   def batch(self, number: int) -> dict[str, Array]:
     """Returns the batches [W, B, ...] of one step."""
-    return stack_rows.gather(
-      self.train,
-      jnp.asarray(self.indices[number]),
-      int(self.widths[number]),
-      self.target_width,
+    return jax.tree.map(
+      lambda x: stack_rows.gather(
+        self.train,
+        jnp.asarray(x[number]),
+        int(self.widths[number]),
+        self.target_width,
+      ),
+      self.indices,
     )
+
+  @property
+  def examples(self) -> int:
+    """How many examples all rows see in one step."""
+    return sum(x[0].size for x in jax.tree.leaves(self.indices))
 
 
 def make_feed(
   method: Method,
+  algorithm: Algorithm,
   backbone: Backbone,
   specs: Sequence[RowSpec],
   tasks: Mapping[str, TaskArrays],
@@ -63,6 +75,7 @@ def make_feed(
   Args:
     method: of the rows; one that leaves the encoder alone may have the
       encoder's output computed here, once per example.
+    algorithm: plans which examples a row sees.
     backbone: frozen model.
     specs: the rows.
     tasks: arrays of every task that a row names.
@@ -70,17 +83,17 @@ def make_feed(
   """
   names = list(dict.fromkeys(s.task for s in specs))
   train = {n: tasks[n].splits['train'] for n in names}
-  lengths = {n: _lengths(a.inputs) for n, a in train.items()}
-  plans = [_plan(s, lengths[s.task], settings) for s in specs]
-  first = dict(
-    zip(names, np.cumsum([0, *map(len, lengths.values())]), strict=False)
+  lengths = [algorithms.lengths(a.inputs) for a in train.values()]
+  firsts = dict(
+    zip(names, np.cumsum([0, *map(len, lengths)]).tolist(), strict=False)
   )
-  indices = np.stack(
-    [p.indices + first[s.task] for p, s in zip(plans, specs, strict=True)],
-    axis=1,
-  )
+  plans = [algorithm.plan(s, tasks[s.task], settings) for s in specs]
+  shifted = [
+    jax.tree.map(lambda x, n=firsts[s.task]: x + n, p.indices)
+    for p, s in zip(plans, specs, strict=True)
+  ]
   widths = np.stack([p.widths for p in plans]).max(axis=0)
-  every = np.concatenate(list(lengths.values()))
+  every = np.concatenate(lengths)
   most = max(int(widths.max()), *(a.inputs.shape[1] for a in train.values()))
   target_width = batches.round_up(
     max(a.targets.shape[1] for a in train.values()), batches.TARGET_EDGES
@@ -104,30 +117,18 @@ def make_feed(
       for split, a in tasks[n].splits.items()
       if split != 'train'
     },
-    indices=indices,
+    indices=jax.tree.map(lambda *xs: np.stack(xs, axis=1), *shifted),
     widths=widths,
     target_width=target_width,
-    padding=[
-      batches.padding_share(every[indices[:, i]], widths * settings.batch_size)
-      for i in range(len(specs))
-    ],
+    padding=[_padding(every, row, widths) for row in shifted],
   )
 
 
-def _plan(
-  spec: RowSpec, lengths: Int[np.ndarray, ' N'], settings: Settings
-) -> batches.Plan:
-  return batches.plan(
-    lengths,
-    batches.choose_edges(lengths, settings.buckets, settings.widths),
-    settings.batch_size,
-    settings.steps,
-    stack_rows.row_key(spec.seed, spec.id),
-  )
-
-
-def _lengths(tokens):
-  return (np.asarray(tokens) > 0).sum(axis=1)
+def _padding(every, indices, widths) -> float:
+  """Share of padding in the inputs of one row."""
+  leaves = [x.reshape(len(x), -1) for x in jax.tree.leaves(indices)]
+  flat = np.concatenate(leaves, axis=1)
+  return batches.padding_share(every[flat], widths * flat.shape[1])
 
 
 def _wide(tokens, width):

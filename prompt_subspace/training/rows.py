@@ -139,24 +139,26 @@ def value_and_grad(
   phi: PyTree,
   batch: Mapping[str, Array],
   key: Array,
-  microbatch: int,
+  microbatch: int | None,
 ) -> tuple[Float[Array, ''], dict, PyTree]:
   """Returns loss, metrics and the gradient with respect to phi alone.
 
-  The batch is run in microbatches of `microbatch` examples; only phi's small
-  gradient is accumulated, weighted by the metric `weight` (tokens), so that
-  the result is that of the whole batch.
+  The batch is run in microbatches of `microbatch` examples (None: whole); only
+  phi's small gradient is accumulated, weighted by the metric `weight` (tokens),
+  so that the result is that of the whole batch.
   """
+  run = jax.value_and_grad(objective, has_aux=True)
+  if microbatch is None:
+    (loss, metrics), grads = run(phi, batch, key)
+    return loss, metrics, grads
   size = batch['targets'].shape[0]
   if size % microbatch:
     raise ValueError(
       f'microbatch: expected a divisor of the batch size {size}, found '
       f'{microbatch}.'
     )
-  run = jax.value_and_grad(objective, has_aux=True)
   if microbatch == size:
-    (loss, metrics), grads = run(phi, batch, key)
-    return loss, metrics, grads
+    return value_and_grad(objective, phi, batch, key, None)
   parts = jax.tree.map(
     lambda x: x.reshape(size // microbatch, microbatch, *x.shape[1:]), batch
   )
@@ -186,9 +188,7 @@ def make_step(
   optimizer: Optimizer,
   *,
   chunk: int | None = None,
-  microbatch: int | None = None,
-  extra: int = 0,
-  width: int = 512,
+  split: Callable[[Mapping], int] | None = microbatch_size,
 ) -> Callable:
   """Returns the compiled step that advances all rows of a stack.
 
@@ -197,9 +197,8 @@ def make_step(
       the compiled step, so that they are shared and never copied into it.
     optimizer: rate -> transform.
     chunk: rows computed at once; None suits the device.
-    microbatch: examples in flight at once; None suits the device.
-    extra: positions that the method adds to each input.
-    width: of the backbone.
+    split: batch of a row -> examples in flight at once; None leaves batches
+      whole, whatever axes they have.
 
   Returns:
     step(state, frozen, batch, rates [W], keys [W], number) ->
@@ -209,7 +208,7 @@ def make_step(
 
   def advance(frozen, number, row):
     state, batch, rate, key = row
-    size = microbatch or microbatch_size(batch, extra, width)
+    size = None if split is None else split(batch)
     loss, metrics, grads = value_and_grad(
       objective_of(frozen),
       state.phi,
@@ -245,18 +244,48 @@ def make_step(
   return step
 
 
+def make_probe(
+  probe_of: Callable[[Any], Callable], chunk: int | None = None
+) -> Callable:
+  """Returns what looks at all rows of a stack and changes nothing.
+
+  Args:
+    probe_of: frozen weights -> ((phi, batch, key) -> numbers).
+    chunk: rows computed at once; None suits the device.
+
+  Returns:
+    probe(phi, frozen, batch, keys [W], number) -> {name: [W]}.
+  """
+
+  @jax.jit
+  def probe(phi, frozen, batch, keys, number):
+    def look(row):
+      phi, batch, key = row
+      return probe_of(frozen)(phi, batch, jax.random.fold_in(key, number))
+
+    count = keys.shape[0]
+    return map_rows(look, (phi, batch, keys), chunk or chunk_size(count))
+
+  return probe
+
+
+def choose(which: Bool[Array, ' W'], yes: PyTree, no: PyTree) -> PyTree:
+  """Takes each row from one of two stacks."""
+  return jax.tree.map(
+    lambda x, y: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y),
+    yes,
+    no,
+  )
+
+
 @functools.partial(jax.jit, donate_argnums=0)
 def keep_best(
   state: State, scores: Float[Array, ' W'], number: Int[Array, '']
 ) -> State:
   """Keeps phi of the rows whose validation score is above their best."""
   better = (scores > state.best_score) & state.alive
-
-  def choose(new, old):
-    return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
   return state._replace(
-    best=jax.tree.map(choose, state.phi, state.best),
+    best=choose(better, state.phi, state.best),
     best_score=jnp.where(better, scores, state.best_score),
     best_step=jnp.where(better, number, state.best_step),
   )
@@ -265,7 +294,7 @@ def keep_best(
 @functools.partial(jax.jit, static_argnames=('width', 'target_width'))
 def gather(
   data: Mapping[str, Array],
-  indices: Int[Array, 'W B'],
+  indices: Int[Array, 'W ...'],
   width: int,
   target_width: int,
 ) -> dict[str, Array]:

@@ -6,7 +6,6 @@ its key and the step alone.
 """
 
 import contextlib
-import os
 import pathlib
 import shutil
 import time
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import forward
@@ -24,8 +22,10 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method
 from prompt_subspace.evaluation import predict
-from prompt_subspace.training import feed
+from prompt_subspace.training import algorithm as algorithms
+from prompt_subspace.training import feed, journal
 from prompt_subspace.training import rows as stack_rows
+from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.checkpoints import Checkpoints
 from prompt_subspace.training.optimizers import Optimizer
 from prompt_subspace.training.progress import Progress
@@ -38,11 +38,16 @@ class RowResult(NamedTuple):
   Attributes:
     validation: the best validation score, NaN if there was none.
     best_step: after how many updates.
-    test: every test metric of the chosen phi, and their mean as `score`.
-    phi: the chosen phi.
+    test: every test metric of the chosen phi, and their mean as `score`; NaN
+      without a test split.
+    phi: the chosen phi: that of the best step, or the last one where nothing
+      was validated.
     stopped: the update at which the loss was not finite, -1 if it never was.
     seconds: the stack's time divided by its rows.
     padding: share of padding in the inputs it was trained on.
+    history: of each evaluation, its step and the numbers then: mean training
+      `loss` since the one before, `validation`, and whatever the algorithm
+      reports.
     embedding: phi after `embedding_step` updates, if that was asked for.
   """
 
@@ -53,14 +58,17 @@ class RowResult(NamedTuple):
   stopped: int
   seconds: float
   padding: float
+  history: list[dict[str, float]]
   embedding: Any = None
 
 
 class Engine(NamedTuple):
-  """The compiled functions of one method, shared by all of its stacks."""
+  """The compiled functions of a method and an algorithm, shared by stacks."""
 
   method: Method
+  algorithm: Algorithm
   step: Callable
+  probe: Callable | None
   predictor: predict.Predictor
 
 
@@ -70,6 +78,7 @@ def make_engine(
   optimizer: Optimizer,
   settings: Settings,
   phi: Any,
+  algorithm: Algorithm = algorithms.TUNING,
 ) -> Engine:
   """Prepares training and evaluation of a method; compiles on first use.
 
@@ -79,12 +88,20 @@ def make_engine(
     optimizer: rate -> transform.
     settings: of the rows.
     phi: one of its trees, for the shapes.
+    algorithm: what is minimised, and on which examples.
   """
   config = backbone.config
   delta = jax.eval_shape(lambda p: method.expand(p, {}), phi)
   prompt = trees.flatten(delta).get('encoder/prompt')
 
-  def objective_of(frozen):
+  extra = 0 if prompt is None else prompt.shape[-2]
+
+  def split(batch):
+    return settings.microbatch or stack_rows.microbatch_size(
+      batch, extra, config.emb_dim
+    )
+
+  def loss_of(frozen):
     def run(delta, batch, key):
       key = key if config.dropout_rate > 0 else None
       return forward.logits(config, frozen, delta, batch, key)
@@ -92,15 +109,16 @@ def make_engine(
     return objectives.task_loss(run, method.expand)
 
   step = stack_rows.make_step(
-    objective_of,
+    lambda frozen: algorithm.objective(loss_of(frozen), split),
     optimizer,
     chunk=settings.chunk,
-    microbatch=settings.microbatch,
-    extra=0 if prompt is None else prompt.shape[-2],
-    width=config.emb_dim,
+    split=None if algorithm.episodes else split,
+  )
+  probe = algorithm.probe and stack_rows.make_probe(
+    lambda frozen: algorithm.probe(loss_of(frozen), split), settings.chunk
   )
   predictor = predict.make_predictor(config, method.expand, settings.chunk)
-  return Engine(method, step, predictor)
+  return Engine(method, algorithm, step, probe, predictor)
 
 
 class Stack(NamedTuple):
@@ -141,14 +159,17 @@ def train_stack(
     A result for each row, in order.
   """
   began = time.monotonic()
-  data = feed.make_feed(engine.method, backbone, specs, tasks, settings)
+  folder = None if folder is None else pathlib.Path(folder)
+  data = feed.make_feed(
+    engine.method, engine.algorithm, backbone, specs, tasks, settings
+  )
   stack = Stack(engine, backbone, specs, tasks, settings, data)
   state = stack_rows.start([s.phi for s in specs], optimizer)
   at, before, embeddings = 0, 0.0, None
   with contextlib.ExitStack() as exits:
     checkpoints = None
     if folder is not None:
-      checkpoints = Checkpoints(pathlib.Path(folder) / 'checkpoints')
+      checkpoints = Checkpoints(folder / 'checkpoints')
       exits.callback(checkpoints.close)
       stored = checkpoints.restore(_snapshot(state, 0, 0.0))
       if stored:
@@ -158,30 +179,32 @@ def train_stack(
       Progress(
         settings.steps,
         description,
-        pathlib.Path(folder) / 'tensorboard' if folder else None,
+        folder / 'tensorboard' if folder else None,
         start=at,
       )
     )
-    saved = time.monotonic()
+    saved, past = time.monotonic(), journal.history(folder, at)
     while at < settings.steps:
       until = min(settings.steps, at + settings.evaluate_every)
-      state, losses = _advance(stack, state, at, until)
+      state, numbers = _advance(stack, state, at, until)
       scores = _validate(stack, state.phi)
       state = stack_rows.keep_best(state, jnp.asarray(scores), until)
+      past[until] = numbers | {'validation': scores}
+      journal.append(folder, until, past[until])
       if until == settings.embedding_step:
         embeddings = stack_rows.to_rows(state.phi)
         # kept before any checkpoint that lies behind it
-        _write_embeddings(folder, embeddings)
-      examples = (until - at) * len(specs) * settings.batch_size
-      progress.update(until, examples, _scalars(specs, losses, scores))
+        journal.write_embeddings(folder, embeddings)
+      examples = (until - at) * data.examples
+      progress.update(until, examples, _scalars(specs, past[until]))
       at, now = until, time.monotonic()
       if checkpoints and now - saved > settings.checkpoint_seconds:
         checkpoints.save(at, _snapshot(state, at, before + now - began))
         saved = now
-    results = _results(stack, state, before + time.monotonic() - began)
+    results = _results(stack, state, before + time.monotonic() - began, past)
     if settings.embedding_step is None:
       return results
-    kept = embeddings or _read_embeddings(folder, len(specs))
+    kept = embeddings or journal.read_embeddings(folder, len(specs))
     return [r._replace(embedding=e) for r, e in zip(results, kept, strict=True)]
 
 
@@ -189,32 +212,7 @@ def remove_checkpoints(folder: str | pathlib.Path) -> None:
   """Removes the checkpoints of a stack whose results are stored."""
   folder = pathlib.Path(folder)
   shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
-  (folder / EMBEDDINGS).unlink(missing_ok=True)
-
-
-EMBEDDINGS = 'embeddings.safetensors'
-
-
-def _write_embeddings(folder, phis: Sequence[Any]) -> None:
-  """Keeps the embeddings of a stack for the case that it is interrupted."""
-  if folder is None:
-    return
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  flat = {
-    f'{i}/{path}': np.ascontiguousarray(x)
-    for i, phi in enumerate(phis)
-    for path, x in trees.flatten(phi).items()
-  }
-  draft = folder / f'.{EMBEDDINGS}.{os.getpid()}'
-  safetensors_numpy.save_file(flat, draft)
-  os.replace(draft, folder / EMBEDDINGS)
-
-
-def _read_embeddings(folder, count: int) -> list[Any]:
-  flat = safetensors_numpy.load_file(pathlib.Path(folder) / EMBEDDINGS)
-  held = trees.unflatten(flat)
-  return [held[str(i)] for i in range(count)]
+  journal.remove(folder)
 
 
 def _snapshot(state: stack_rows.State, at: int, seconds: float) -> dict:
@@ -227,7 +225,12 @@ def _snapshot(state: stack_rows.State, at: int, seconds: float) -> dict:
 
 
 def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
-  """Runs the updates at..until; returns the state and each row's mean loss."""
+  """Runs the updates at..until.
+
+  Returns:
+    The state, and {name: a number for each row}: means over the updates, and
+    what the algorithm's probe finds behind the last.
+  """
   rates = jnp.asarray([s.rate for s in stack.specs], jnp.float32)
   keys = jnp.stack(
     [
@@ -235,18 +238,19 @@ def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
       for s in stack.specs
     ]
   )
-  losses = []
+  weights, found = stack.backbone.weights, []
   for number in range(at, until):
+    batch = stack.feed.batch(number)
     state, metrics = stack.engine.step(
-      state,
-      stack.backbone.weights,
-      stack.feed.batch(number),
-      rates,
-      keys,
-      number,
+      state, weights, batch, rates, keys, number
     )
-    losses.append(metrics['loss'])
-  return state, np.stack(losses).mean(axis=0)
+    found.append(metrics)
+  means = jax.tree.map(lambda *xs: np.stack(xs).mean(axis=0), *found)
+  means.pop('weight', None)
+  if stack.engine.probe:
+    seen = stack.engine.probe(state.phi, weights, batch, keys, until)
+    means |= jax.tree.map(np.asarray, seen)
+  return state, means
 
 
 def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
@@ -288,32 +292,39 @@ def _validate(stack: Stack, phi: Any) -> np.ndarray:
   return np.array([s['score'] for s in found], np.float32)
 
 
-def _scalars(specs, losses, scores) -> dict[str, float]:
+def _scalars(specs, numbers) -> dict[str, float]:
   """Scalars for the progress line and TensorBoard, by row."""
-  going = losses[np.isfinite(losses)]
-  out = {'loss': float(going.mean()) if len(going) else float('nan')}
-  for spec, loss, value in zip(specs, losses, scores, strict=True):
-    out[f'loss/{spec.id}'] = float(loss)
-    out[f'validation/{spec.id}'] = float(value)
+  losses = numbers['loss'][np.isfinite(numbers['loss'])]
+  out = {'loss': float(losses.mean()) if len(losses) else float('nan')}
+  for name, values in numbers.items():
+    for spec, value in zip(specs, values, strict=True):
+      out[f'{name}/{spec.id}'] = float(value)
   return out
 
 
 def _results(
-  stack: Stack, state: stack_rows.State, seconds: float
+  stack: Stack, state: stack_rows.State, seconds: float, past
 ) -> list[RowResult]:
-  tests = _scores(stack, state.best, 'test', stack.settings.test_examples)
   validation = np.asarray(state.best_score)
   best_steps, stopped = np.asarray(state.best_step), np.asarray(state.stopped)
-  phis = stack_rows.to_rows(state.best)
+  validated = best_steps > 0
+  last = np.where(stopped < 0, stack.settings.steps, stopped)
+  chosen = stack_rows.choose(jnp.asarray(validated), state.best, state.phi)
+  tests = _scores(stack, chosen, 'test', stack.settings.test_examples)
+  phis = stack_rows.to_rows(chosen)
   return [
     RowResult(
-      validation=float(validation[i]) if best_steps[i] else float('nan'),
-      best_step=int(best_steps[i]),
+      validation=float(validation[i]) if validated[i] else float('nan'),
+      best_step=int(best_steps[i] if validated[i] else last[i]),
       test=tests[i],
       phi=phis[i],
       stopped=int(stopped[i]),
       seconds=seconds / len(stack.specs),
       padding=stack.feed.padding[i],
+      history=[
+        {'step': at, **{n: float(v[i]) for n, v in numbers.items()}}
+        for at, numbers in past.items()
+      ],
     )
     for i in range(len(stack.specs))
   ]

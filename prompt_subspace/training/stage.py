@@ -13,8 +13,10 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas import METHODS
 from prompt_subspace.deltas.base import Method, Setting, check_names
+from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import optimizers, spec, stack
 from prompt_subspace.training import rows as stack_rows
+from prompt_subspace.training.algorithm import Algorithm
 
 
 class Stage(NamedTuple):
@@ -29,6 +31,7 @@ class Stage(NamedTuple):
     optimizer: rate -> transform.
     settings: steps, batch size, evaluation.
     keep: methods whose trained deltas are stored.
+    algorithm: what the runs minimise, and on which examples.
     engines: compiled functions by method, filled on first use. Stages that
       differ in steps alone may share them.
   """
@@ -41,6 +44,7 @@ class Stage(NamedTuple):
   optimizer: optimizers.Optimizer
   settings: spec.Settings
   keep: tuple[str, ...]
+  algorithm: Algorithm
   engines: dict[str, stack.Engine]
 
 
@@ -91,6 +95,7 @@ def make(
     optimizer=optimizer,
     settings=settings,
     keep=tuple(methods if keep is None else keep),
+    algorithm=algorithms.TUNING,
     engines={},
   )
 
@@ -129,6 +134,7 @@ def engine(stage: Stage, method: str, phi: Any) -> stack.Engine:
       stage.optimizer,
       stage.settings,
       phi,
+      stage.algorithm,
     )
   return stage.engines[method]
 
@@ -147,6 +153,7 @@ def identity(stage: Stage) -> dict[str, Any]:
     'optimizer': _name(stage.optimizer),
     'optimizer_behaviour': optimizers.behaviour(stage.optimizer),
     'dropout': stage.backbone.config.dropout_rate,
+    'algorithm': {'name': stage.algorithm.name, **stage.algorithm.settings},
     'methods': {
       n: {'name': m.name, **m.settings} for n, m in stage.library.items()
     },

@@ -74,6 +74,7 @@ def fake(monkeypatch):
         stopped=-1,
         seconds=1.0,
         padding=0.25,
+        history=[],
         embedding=_made_up(s, 4) if settings.embedding_step else None,
       )
       for s in specs

@@ -33,7 +33,7 @@ def draw(shapes, seed, scale=1.0):
 
 def train(optimizer, shapes):
   """Runs two rows with the gradients of `given`; returns their last phi."""
-  step = rows.make_step(lambda frozen: follow, optimizer, microbatch=1)
+  step = rows.make_step(lambda frozen: follow, optimizer, split=lambda b: 1)
   state = rows.start([draw(shapes, 0), draw(shapes, 1)], optimizer)
   for number in range(STEPS):
     gradient = [

@@ -81,14 +81,14 @@ def sixteen(small):
         out[i] = rows.to_rows((state.phi, np.stack(losses, 1)))[place]
     return out
 
-  return run, run([[0], [6], [15]], chunk=1, microbatch=4)
+  return run, run([[0], [6], [15]], chunk=1, split=lambda b: 4)
 
 
 # by one, with accumulated gradients; by four; all at once
 @pytest.mark.parametrize('chunk, microbatch', [(1, 2), (4, 1), (16, 4)])
 def test_a_row_is_the_same_alone_and_among_16(sixteen, chunk, microbatch):
   run, alone = sixteen
-  found = run([range(16)], chunk=chunk, microbatch=microbatch)
+  found = run([range(16)], chunk=chunk, split=lambda b: microbatch)
   for i, wanted in alone.items():
     same(found[i], wanted, atol=2e-5, rtol=2e-5)
   # and they do differ
@@ -105,7 +105,7 @@ def noise(phi, batch, key):
 def test_random_draws_depend_on_row_and_step_alone():
   """Neither on the place in the stack nor on where training began."""
   names = ['a', 'b', 'c']
-  step = rows.make_step(lambda frozen: noise, optax.sgd, microbatch=1)
+  step = rows.make_step(lambda frozen: noise, optax.sgd, split=lambda b: 1)
 
   def run(members, numbers):
     keys = jnp.stack([rows.random_key(rows.row_key(5, m)) for m in members])
@@ -291,7 +291,7 @@ def squares(phi, batch, key):
 
 def run_squares(rates, poisoned=None, steps=5, value=np.nan):
   """States after each step; the batch of (row, step) may be poisoned."""
-  step = rows.make_step(lambda frozen: squares, optax.adam, microbatch=2)
+  step = rows.make_step(lambda frozen: squares, optax.adam, split=lambda b: 2)
   count = len(rates)
   starts = [{'p': np.full(3, i, np.float32)} for i in range(count)]
   state, out = rows.start(starts, optax.adam), []

@@ -87,6 +87,7 @@ def fake(monkeypatch):
         stopped=3 if s.rate > 1 else -1,
         seconds=1.0,
         padding=0.25,
+        history=[{'step': 2, 'loss': 1.0, 'validation': 50.0}],
       )
       for s in specs
     ]
