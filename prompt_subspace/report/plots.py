@@ -89,6 +89,7 @@ def curves(
   log_x: bool = False,
   log_y: bool = False,
   upright: Mapping[str, float] | None = None,
+  skip: int = 0,
 ) -> Figure:
   """Lines of means, in bands of one deviation to each side.
 
@@ -102,6 +103,8 @@ def curves(
     log_x: x on a logarithmic axis, for sizes and learning rates.
     log_y: y on a logarithmic axis; what is not above zero is not drawn.
     upright: name -> x of an upright line.
+    skip: colours at the start to leave out, so that a name has one colour in
+      pictures with and without those before it.
 
   Raises:
     ValueError: no lines, or different lengths.
@@ -110,7 +113,7 @@ def curves(
     raise ValueError('lines: expected at least one, found none.')
   figure = figures.blank(title, 4.6)
   axes = figure.subplots()
-  for i, (name, (x, mean, deviation)) in enumerate(lines.items()):
+  for i, (name, (x, mean, deviation)) in enumerate(lines.items(), skip):
     x, mean = _numbers(x), _numbers(mean)
     _check_length(f'lines: {name}', len(x), mean=mean)
     axes.plot(
@@ -162,6 +165,8 @@ def bars(
   title: str,
   baseline: Numbers | float | None = None,
   baseline_label: str = 'baseline',
+  limits: tuple[float, float] | None = None,
+  skip: int = 0,
 ) -> Figure:
   """Bars from zero, side by side in groups, with error bars.
 
@@ -174,6 +179,9 @@ def bars(
     title: above the picture.
     baseline: a value for all groups, or one of each: a line across the bars.
     baseline_label: its name.
+    limits: the least and the greatest y to show. A bar that goes beyond is cut
+      there, without error bar, and has its number at the cut.
+    skip: colours at the start to leave out, as in `curves`.
 
   Raises:
     ValueError: no groups or series, or different lengths.
@@ -185,7 +193,8 @@ def bars(
     )
   figure = figures.blank(title, 4.8)
   axes = figure.subplots()
-  handles, gaps = [], []
+  handles, gaps, cut = [], [], []
+  low, high = limits or (-math.inf, math.inf)
   width, places = 0.82 / len(series), np.arange(len(groups))
   for i, (name, (means, deviations)) in enumerate(series.items()):
     means = _numbers(means)
@@ -195,7 +204,12 @@ def bars(
       for side in deviations if deviations.ndim == 2 else [deviations]:
         _check_length(f'series: {name}', len(groups), deviations=side)
     x = places + (i - (len(series) - 1) / 2) * width
-    drawn = axes.bar(x, means, 0.92 * width, yerr=deviations, **_bar_look(i))
+    beyond = (means < low) | (means > high)
+    cut.extend(zip(x[beyond], means[beyond], strict=True))
+    if deviations is not None:
+      deviations = np.where(beyond, math.nan, deviations)
+    look = _bar_look(i + skip)
+    drawn = axes.bar(x, means, 0.92 * width, yerr=deviations, **look)
     drawn.set_label(name)
     handles.append(drawn)
     gaps.extend(x[np.isnan(means)])
@@ -213,6 +227,7 @@ def bars(
   axes.set_ylabel(ylabel)
   axes.set_xticks(places, list(groups))
   axes.set_xlim(-0.55, len(groups) - 0.45)
+  _cut(axes, low, high, cut)
   if max(map(len, groups)) * 0.08 > 6 / len(groups):
     turned = {'rotation': 40, 'ha': 'right', 'rotation_mode': 'anchor'}
     axes.set_xticks(places, list(groups), **turned)
@@ -240,6 +255,26 @@ def _bar_look(i: int) -> dict:
     'linewidth': 0,
     'error_kw': {'ecolor': INK, 'elinewidth': 1, 'capsize': 2},
   }
+
+
+def _cut(
+  axes: Axes, low: float, high: float, bars: Sequence[tuple[float, float]]
+) -> None:
+  """Ends the axis at the limits, with the numbers of the bars beyond."""
+  bottom, top = axes.get_ylim()
+  axes.set_ylim(max(bottom, low), min(top, high))
+  for x, value in bars:
+    up = value > high
+    axes.annotate(
+      f'{value:.0f}'.replace('-', '−'),
+      (x, high if up else low),
+      xytext=(0, 2 if up else -2),
+      textcoords='offset points',
+      rotation=90,
+      ha='center',
+      va='bottom' if up else 'top',
+      size=7,
+    )
 
 
 def _draw_gaps(axes: Axes, places: Sequence[float]) -> Line2D:

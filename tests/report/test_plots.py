@@ -159,6 +159,13 @@ def test_more_lines_than_colours_differ_in_their_dashes():
   assert len(looks) == 25
 
 
+def test_lines_may_leave_colours_to_others():
+  (axes,) = plots.curves(
+    {'a': ([1, 2], [1, 2], [1, 1])}, 'x', 'y', 't', skip=1
+  ).axes
+  assert axes.lines[0].get_color() == figures.COLOURS[1]
+
+
 def test_curves_of_different_lengths_are_refused():
   with pytest.raises(ValueError, match='lines: a: expected 2 numbers as mean'):
     plots.curves({'a': ([1, 2], [1], None)}, 'x', 'y', 't')
@@ -205,6 +212,37 @@ def test_error_bars_may_be_longer_on_one_side():
   (errors,) = next(c for c in axes.containers if len(c) == 3)[2]
   ends = [part[:, 1].tolist() for part in errors.get_segments()]
   assert ends == [[0.5, 3], [4, 8]]
+
+
+def test_bars_beyond_the_limits_are_cut_and_say_their_number():
+  figure = plots.bars(
+    ['a', 'b', 'c'],
+    {'s': ([-150, 500, 50], [10, 200, 10])},
+    'y',
+    't',
+    limits=(-100, 100),
+    skip=2,
+  )
+  plots.encode(figure)
+  (axes,) = figure.axes
+  assert axes.get_ylim() == (-100, 100)
+  assert [(t.get_text(), t.xy) for t in axes.texts] == [
+    ('−150', (0, -100)),
+    ('500', (1, 100)),
+  ]
+  (errors,) = next(c for c in axes.containers if len(c) == 3)[2]
+  ends = [part[:, 1].tolist() for part in errors.get_segments() if len(part)]
+  assert ends == [[40, 60]]
+  colour = matplotlib.colors.to_hex(axes.patches[0].get_facecolor())
+  assert colour == figures.COLOURS[2]
+
+
+def test_limits_do_not_widen_the_axis():
+  (axes,) = plots.bars(
+    ['a'], {'s': ([5], None)}, 'y', 't', limits=(-100, 100)
+  ).axes
+  assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] < 6
+  assert not axes.texts
 
 
 def test_one_baseline_holds_for_all_groups():
