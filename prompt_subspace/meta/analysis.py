@@ -213,8 +213,8 @@ def _why(target: Target) -> str:
   if target.metric in SIGNED:
     return f'{target.metric} can be negative'
   if np.isnan(target.points).any():
-    return f'no score on every split, its own or of {BASE}'
-  return f'{BASE} scores 0 on a split'
+    return 'a score is missing on a split, its own or that of prompt tuning'
+  return 'prompt tuning scores 0 on a split'
 
 
 def average(values: Mapping[str, Float[np.ndarray, ' S']]) -> Average | None:

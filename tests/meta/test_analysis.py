@@ -98,9 +98,9 @@ def test_what_has_no_relative_gain_is_left_out_and_said():
   ]
   maml = by_algorithm(rows)['maml']
   assert maml.relative.mean == 17.5 and maml.relative.targets == ('a', 'b')
-  unfinished = 'no score on every split, its own or of pt'
+  unfinished = 'a score is missing on a split, its own or that of prompt tuning'
   assert maml.left_out == {
-    'zero': 'pt scores 0 on a split',
+    'zero': 'prompt tuning scores 0 on a split',
     'cola': 'matthews can be negative',
     'half': unfinished,
     'nan': unfinished,
