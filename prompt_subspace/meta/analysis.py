@@ -218,11 +218,7 @@ def _why(target: Target) -> str:
 
 
 def average(values: Mapping[str, Float[np.ndarray, ' S']]) -> Average | None:
-  """Returns the average over the targets without a NaN; None for no target.
-
-  Args:
-    values: target -> its numbers by split.
-  """
+  """Returns the average over the targets without a NaN; None for no target."""
   kept = {t: v for t, v in values.items() if not np.isnan(v).any()}
   if not kept:
     return None
@@ -260,9 +256,8 @@ def bootstrap(
   random = np.random.default_rng(seed)
   count, splits = values.shape
   means = np.zeros(resamples)
-  for _ in range(
-    count
-  ):  # a target at a time, for the memory of all of CrossFit
+  # a target at a time: all at once takes long arrays for all of CrossFit
+  for _ in range(count):
     row = random.integers(count, size=(resamples, 1))
     column = random.integers(splits, size=(resamples, splits))
     means += values[row, column].mean(axis=1)
@@ -292,16 +287,14 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
   shared = set.intersection(*tried.values()) if tried else set()
   if not shared:
     return []
-  out = []
+  out, names = [], tuple(sorted(shared))
   for algorithm, steps in found.items():
     kept = [s for s in sorted(steps) if shared <= set(steps[s])]
-    points = [_point([steps[s][t] for t in shared]) for s in kept]
+    points = [_point([steps[s][t] for t in names]) for s in kept]
     mean = np.array([m for m, _ in points])
     spreads = [d for _, d in points]
     deviation = None if None in spreads else np.array(spreads)
-    out.append(
-      Curve(algorithm, tuple(kept), mean, deviation, tuple(sorted(shared)))
-    )
+    out.append(Curve(algorithm, tuple(kept), mean, deviation, names))
   return out
 
 
@@ -380,11 +373,7 @@ def matters(diagnostics: Sequence[Row]) -> list[Matters]:
 
 
 def speeds(cells: Sequence[Row]) -> list[Speed]:
-  """Returns a line per stage and algorithm.
-
-  Args:
-    cells: the rows of results.csv.
-  """
+  """Returns a line per stage and algorithm of results.csv."""
   groups: dict[tuple[str, str], list[Row]] = {}
   for row in cells:
     groups.setdefault((row['stage'], row['algorithm']), []).append(row)

@@ -267,8 +267,8 @@ def _inner(found: Found) -> str:
     change = row['loss_after'] - row['loss_before']
     parts.append(
       f"At the paper's inner rate of {PAPER_RATE:g}, {_steps(row)} the prompt "
-      f'by {100 * row["relative"]:.2g} % of its norm and the query loss by '
-      f'{change:+.2g} nats (of {row["loss_before"]:.3g}).'
+      f'by {_far(row)} and the query loss by {change:+.2g} nats (of '
+      f'{row["loss_before"]:.3g}).'
     )
   for found_rates in analysis.matters(found.diagnostics):
     steps = f'With {found_rates.inner_steps} inner '
@@ -285,6 +285,12 @@ def _inner(found: Found) -> str:
   episodes = found.diagnostics[0]['episodes']
   parts.append(f'Means over {episodes} episodes at the plain initialisation.')
   return ' '.join(parts)
+
+
+def _far(row) -> str:
+  if math.isnan(row['relative']):  # of nothing, such as a new LoRA
+    return f'{row["displacement"]:.2g}'
+  return f'{100 * row["relative"]:.2g} % of its norm'
 
 
 def _steps(row) -> str:

@@ -180,6 +180,10 @@ def _curves(found: Found) -> Drawn:
     )
 
 
+def _any(lines: dict[str, tuple]) -> bool:
+  return not all(np.isnan(y).all() for _, y, _ in lines.values())
+
+
 def _diagnostics(found: Found) -> Drawn:
   """What inner steps do, against the inner rate."""
   groups: dict[str, list] = {}
@@ -202,18 +206,20 @@ def _diagnostics(found: Found) -> Drawn:
       for name, rows in groups.items()
     }
 
-  yield (
-    'displacement',
-    plots.curves(
-      lines('relative', 100),
-      xlabel,
-      'displacement, % of the norm',
-      'How far inner steps move the prompt',
-      log_y=True,
-      **said,
-    ),
-    'Both axes are logarithmic.',
-  )
+  moved = lines('relative', 100)
+  if _any(moved):
+    yield (
+      'displacement',
+      plots.curves(
+        moved,
+        xlabel,
+        'displacement, % of the norm',
+        'How far inner steps move the prompt',
+        log_y=True,
+        **said,
+      ),
+      'Both axes are logarithmic.',
+    )
   before = [r['loss_before'] for r in found.diagnostics]
   yield (
     'query_loss',
@@ -229,7 +235,7 @@ def _diagnostics(found: Found) -> Drawn:
     'Below the dashed line, inner steps on the support batch help.',
   )
   cosine = lines('cosine')
-  if not all(np.isnan(y).all() for _, y, _ in cosine.values()):
+  if _any(cosine):
     yield (
       'cosine',
       plots.curves(

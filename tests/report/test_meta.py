@@ -1,8 +1,5 @@
 """The report of a meta-learning study, from files as a study writes them."""
 
-import csv
-import html.parser
-import json
 import math
 import shutil
 
@@ -11,110 +8,7 @@ import pytest
 from prompt_subspace.meta import columns
 from prompt_subspace.report import meta, meta_pictures, meta_tables, tables
 from prompt_subspace.training import results
-
-SPLITS = (0, 1)
-# test scores by split
-SCORES = {
-  ('books', 'pt'): (50.0, 40.0),
-  ('books', 'maml'): (60.0, 50.0),  # + 20 %, + 25 %
-  ('books', 'reptile'): (40.0, 32.0),  # - 20 % twice
-  ('verses', 'pt'): (20.0, 80.0),
-  ('verses', 'maml'): (30.0, 60.0),  # + 50 %, - 25 %
-  ('verses', 'reptile'): (18.0, 72.0),  # - 10 % twice
-  ('grammar', 'pt'): (10.0, 20.0),
-  ('grammar', 'maml'): (20.0, 30.0),
-  ('grammar', 'reptile'): (10.0, 20.0),
-  ('facts', 'pt'): (0.0, 5.0),
-  ('facts', 'maml'): (5.0, 10.0),
-  ('facts', 'reptile'): (0.0, 5.0),
-}
-METRICS = {
-  'books': 'accuracy',
-  'verses': 'accuracy',
-  'grammar': 'matthews',
-  'facts': 'qa_f1',
-}
-RATES = (0.5, 0.3)
-# inner rate -> query loss after one step, cosine; before it 2.0
-INNER = {3e-5: (1.9996, 1.0), 0.1: (1.97, 0.995), 1.0: (1.5, 0.9)}
-
-
-def cell(stage, algorithm, task, seed, rate, test=None, majority=None):
-  return {
-    'cell': f'{stage}-{task}-{algorithm}-s{seed}-r{rate}',
-    'stage': stage,
-    'algorithm': algorithm,
-    'learned': None if algorithm == 'pt' else 0,
-    'task': task,
-    'method': 'prompt',
-    'seed': seed,
-    'rate': rate,
-    'steps': 100,
-    'best_step': 50,
-    'validation': test,
-    'test': test,
-    'majority': majority,
-    'seconds': 9.0,
-    'trained_parameters': 12,
-    'padding': 0.25,
-  }
-
-
-def write(folder, scores=None):
-  """A study with these scores."""
-  scores = scores or SCORES
-  cells, chosen, curves = [], [], []
-  for name in dict.fromkeys(a for _, a in scores if a != 'pt'):
-    cells.append(cell('upstream', name, 'sources', 0, 0.5))
-  for (target, algorithm), tests in scores.items():
-    for seed, test in enumerate(tests):
-      majority = 30.0 if METRICS[target] == 'accuracy' else None
-      for rate in RATES:
-        cells.append(
-          cell('downstream', algorithm, target, seed, rate, test, majority)
-        )
-      key = {
-        'target': target,
-        'algorithm': algorithm,
-        'learned': cells[-1]['learned'],
-        'seed': seed,
-      }
-      chosen.append(
-        {
-          **key,
-          'metric': METRICS[target],
-          'rate': RATES[seed],
-          'validation': test,
-          'test': test,
-          'best_step': 50,
-          'cell': cells[-1]['cell'],
-        }
-      )
-      for step, part in ((0, 0.1), (50, 0.9), (100, 1.0)):
-        loss = None if step == 0 else 1.0 / step
-        curves.append(
-          {**key, 'step': step, 'loss': loss, 'validation': part * test}
-        )
-  inner = [
-    {
-      'inner_rate': rate,
-      'inner_steps': 1,
-      'episodes': 8,
-      'displacement': rate,
-      'relative': rate / 4,
-      'loss_before': 2.0,
-      'loss_after': after,
-      'cosine': cosine,
-    }
-    for rate, (after, cosine) in INNER.items()
-  ]
-  results.write_csv(folder / 'results.csv', cells, columns.CELLS)
-  results.write_csv(folder / 'chosen.csv', chosen, columns.CHOSEN)
-  results.write_csv(folder / 'curves.csv', curves, columns.CURVES)
-  results.write_csv(folder / 'diagnostics.csv', inner, columns.DIAGNOSTICS)
-  record = {'backbone': 'mini <b>', 'sources': ['films', 'news']}
-  (folder / 'record.json').write_text(json.dumps(record))
-  return folder
+from tests.report.meta_study import SCORES, pictures, read, shown, write
 
 
 @pytest.fixture(scope='module')
@@ -125,36 +19,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def text(folder):
   return meta.report(folder)
-
-
-class Words(html.parser.HTMLParser):
-  """The visible words of a page."""
-
-  def __init__(self):
-    super().__init__()
-    self.words, self.skip = [], False
-
-  def handle_starttag(self, tag, attrs):
-    self.skip = tag in ('style', 'script')
-
-  def handle_data(self, data):
-    if not self.skip:
-      self.words.append(' '.join(data.split()))
-
-
-def shown(folder):
-  words = Words()
-  words.feed((folder / 'report.html').read_text(encoding='utf-8'))
-  return ' '.join(words.words)
-
-
-def read(path):
-  with open(path, encoding='utf-8') as file:
-    return list(csv.DictReader(file))
-
-
-def pictures(folder):
-  return {p.stem for p in (folder / 'pictures').glob('*.png')}
 
 
 def test_averages_and_scores_are_printed(text, folder):
@@ -279,6 +143,18 @@ def test_an_early_end_and_no_diagnostics_leave_gaps(folder, tmp_path):
   assert 'What the inner steps do' not in shown(small)
 
 
+def test_a_start_of_zeros_has_no_share_of_its_norm(folder, tmp_path):
+  zeros = shutil.copytree(folder, tmp_path / 'zeros')
+  shutil.rmtree(zeros / 'pictures', ignore_errors=True)
+  rows = results.read_csv(zeros / 'diagnostics.csv', columns.DIAGNOSTICS)
+  rows = [{**r, 'relative': math.nan} for r in rows]
+  results.write_csv(zeros / 'diagnostics.csv', rows, columns.DIAGNOSTICS)
+  meta.report(zeros)
+  assert 'the inner step moves the prompt by 3e-05 and' in shown(zeros)
+  assert 'displacement' not in pictures(zeros)
+  assert 'query_loss' in pictures(zeros)
+
+
 def test_one_split_and_one_target_are_shown(tmp_path):
   scores = {('books', 'pt'): (50.0,), ('books', 'maml'): (60.0,)}
   text = meta.report(write(tmp_path, scores))
@@ -358,85 +234,3 @@ def test_the_best_of_a_line_is_marked():
   ]
   assert meta_tables.spread_text((-0.01, None)) == '0.0'
   assert meta_tables.spread_text((math.nan, 1.0)) == tables.MISSING
-
-
-# sweeps
-
-
-def sweep_folder(folder, values, name='shots'):
-  """Studies in which MAML gains 10 points more from value to value."""
-  folders = [f'{name}={value}' for value in values]
-  for i, study in enumerate(folders):
-    (folder / study).mkdir(parents=True)
-    scores = {
-      (t, a): tuple(x + 10 * i * (a == 'maml') for x in tests)
-      for (t, a), tests in SCORES.items()
-    }
-    write(folder / study, scores)
-  record = {'name': name, 'values': values, 'folders': folders}
-  (folder / 'sweep.json').write_text(json.dumps(record))
-  return folder
-
-
-def test_a_sweep_shows_gains_against_the_value(tmp_path):
-  text = meta.sweep(sweep_folder(tmp_path, [128, 16]))
-  lines = [line.split() for line in text.splitlines()]
-  assert ['ARG', '%', 'by', 'shots', '16', '128'] in lines, 'sorted'
-  maml = next(line for line in lines if line[:1] == ['MAML'])
-  # at 16 the scores are 10 points higher than at 128:
-  # by split (40 + 100) / 2 and (50 - 12.5) / 2
-  assert maml[1] == '44.4' and maml[4] == '17.5'
-  rows = read(tmp_path / 'sweep.csv')
-  found = {(r['value'], r['algorithm']): r['arg'] for r in rows}
-  assert float(found['16', 'maml']) == pytest.approx(44.375)
-  assert float(found['128', 'maml']) == 17.5
-  assert rows[0]['name'] == 'shots' and found['16', 'pt'] == ''
-  assert '| MAML' in (tmp_path / 'sweep.md').read_text()
-  assert pictures(tmp_path) == {'sweep'}
-  assert '+44.4 %' in shown(tmp_path)
-
-
-def test_numbers_are_on_an_axis_and_other_values_in_groups(tmp_path):
-  from prompt_subspace.report import meta_sweep
-
-  def axes(values, name):
-    folder = sweep_folder(tmp_path / name, values)
-    return meta_sweep.draw(meta_sweep.read(folder)).axes[0]
-
-  found = axes([16, 32, 128], 'shots')
-  assert found.get_xscale() == 'log'
-  assert [t.get_text() for t in found.get_xticklabels()] == ['16', '32', '128']
-  line = next(k for k in found.lines if k.get_label() == 'MAML')
-  assert line.get_xdata().tolist() == [16, 32, 128]
-  # 22.5 of books, and of verses 12.5, then 10 points more
-  assert line.get_ydata()[0] == 17.5
-  assert axes([0.2, 0.3], 'rate').get_xscale() == 'linear'
-  found = axes([16, 'all'], 'mixed')
-  assert [t.get_text() for t in found.get_xticklabels()] == ['16', 'all']
-  assert len(found.patches) == 4, 'two values, two algorithms'
-
-
-def test_averages_over_different_targets_are_said(tmp_path):
-  folder = sweep_folder(tmp_path, [16, 32])
-  scores = {k: v for k, v in SCORES.items() if k[0] != 'books'}
-  write(folder / 'shots=32', scores)
-  text = meta.sweep(folder)
-  assert 'Not all averages are over the same targets' in text
-  assert 'MAML: 2 at 16, 1 at 32' in text
-  assert 'MAML: 2 at 16, 1 at 32' in (folder / 'sweep.md').read_text()
-
-
-def test_a_sweep_that_does_not_fit_is_refused(tmp_path):
-  folder = sweep_folder(tmp_path, [16, 32])
-  path = folder / 'sweep.json'
-  record = json.loads(path.read_text())
-  for change, said in (
-    ({'values': [16]}, 'found 1 values and 2 folders'),
-    ({'folders': ['shots=16', 'gone']}, 'a finished study in gone'),
-  ):
-    path.write_text(json.dumps({**record, **change}))
-    with pytest.raises(ValueError, match=said):
-      meta.sweep(folder)
-  path.write_text(json.dumps({'name': 'shots'}))
-  with pytest.raises(ValueError, match='name, values, folders, found name'):
-    meta.sweep(folder)
