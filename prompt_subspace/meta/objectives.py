@@ -1,4 +1,4 @@
-"""MAML, FoMAML, Reptile and multi-task learning as objectives.
+"""MAML, FoMAML and Reptile as objectives, in little memory.
 
 Qin et al. 2023 (MPT), section 3. L(phi, B) is the task loss on a batch; each
 episode has a support batch S and a query batch Q of one task. Every function
@@ -7,13 +7,17 @@ as for every other objective advances.
 
 - MAML (Finn et al. 2017): L(phi_k, Q) with phi_k the result of k inner steps on
   S, differentiated through them exactly.
-- FoMAML: the same, the inner gradients taken as constants; so its gradient is
-  that of L at phi_k.
+- FoMAML: the same value; its gradient is that of L at phi_k.
 - Reptile (Nichol et al. 2018): the gradient is phi - phi_k, the inner steps
   are on the task's own batches.
-- MTL: L(phi, S and Q together).
+
+What a second-order step keeps between its parts is of phi's size. No inner
+step keeps its activations, as the Hessian-vector product computes them again;
+nor does the query loss, which leaves its gradient behind; and within each of
+them, batches go through the backbone a few examples at a time.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +28,11 @@ from jaxtyping import Array, Float
 
 from prompt_subspace.deltas.base import check_names, positive
 from prompt_subspace.objectives import Objective
+from prompt_subspace.training import rows
 
 MODES = ('forward over reverse', 'reverse over reverse')
+# examples [B, ...] -> how many of them are in flight at once, a divisor of B
+Split = Callable[[Mapping], int]
 
 
 def maml(
@@ -33,11 +40,14 @@ def maml(
   inner: optax.GradientTransformation,
   steps: int = 1,
   mode: str = 'forward over reverse',
+  *,
+  split: Split | None = None,
 ) -> Objective:
   """Second-order MAML; the mean over the episodes of a batch.
 
   Args:
-    objective: the task loss (phi, batch, key) -> (loss, metrics).
+    objective: the task loss (phi, batch, key) -> (loss, metrics). Its metrics
+      hold `weight`, by which microbatches are averaged.
     inner: of the inner steps, for instance optax.sgd(3e-5). One that takes the
       root of a second moment needs an epsilon inside it to be differentiable
       (optax.adam(..., eps_root=1e-8)).
@@ -49,6 +59,9 @@ def maml(
       is H v, a derivative of the gradient along v: `forward over reverse`
       computes that, and keeps less than `reverse over reverse`, the transpose
       of the gradient's own program. Both are exact.
+    split: examples of a batch -> how many of them are in flight at once, a
+      divisor of their number, for instance training.rows.microbatch_size; None
+      runs batches whole. It changes memory, and what the key draws, alone.
 
   Returns:
     An objective on batches {'support': b, 'query': b} whose leaves have
@@ -58,71 +71,73 @@ def maml(
     steps, and `displacement`, |phi_k - phi|.
 
   Raises:
-    ValueError: an unknown mode, or no steps.
+    ValueError: an unknown mode, or no steps; in the call, a split that does not
+      divide a batch.
   """
   check_names('mode', (mode,), MODES)
-  gradient = _gradient(objective, mode == MODES[0])
-  return _adapted(objective, gradient, inner, steps)
+  gradient = _gradient(objective, split)
+  if mode == MODES[0]:
+    gradient = _by_rule(_forward_over_reverse, gradient)
+
+  def adapt(phi, support, key):
+    return _inner(gradient, inner, steps, phi, support, key)
+
+  return _adapted(objective, adapt, steps, split)
 
 
 def fomaml(
-  objective: Objective, inner: optax.GradientTransformation, steps: int = 1
+  objective: Objective,
+  inner: optax.GradientTransformation,
+  steps: int = 1,
+  *,
+  split: Split | None = None,
 ) -> Objective:
-  """First-order MAML: `maml` with inner gradients that are constants."""
+  """First-order MAML: `maml` with phi_k - phi taken as a constant."""
+  gradient = _gradient(objective, split)
 
-  def gradient(phi, batch, key):
-    return jax.lax.stop_gradient(_plain_gradient(objective, phi, batch, key))
+  def adapt(phi, support, key):
+    still = jax.lax.stop_gradient(phi)
+    first, last = _inner(gradient, inner, steps, still, support, key)
+    # phi_k to the last bit, with the derivative of phi
+    return first, jax.tree.map(lambda x, p, s: x + (p - s), last, phi, still)
 
-  return _adapted(objective, gradient, inner, steps)
+  return _adapted(objective, adapt, steps, split)
 
 
 def reptile(
-  objective: Objective, inner: optax.GradientTransformation, steps: int = 1
+  objective: Objective,
+  inner: optax.GradientTransformation,
+  steps: int = 1,
+  *,
+  split: Split | None = None,
 ) -> Objective:
   """Reptile: its gradient is phi - phi_k, the mean over episodes.
 
   The value is 1/2 |phi - phi_k|^2 with phi_k a constant, whose gradient that
-  is. Batches have only `support`; see `maml` for their axes and the metrics.
+  is. Batches have only `support`; see `maml` for the rest.
   """
   positive('steps', steps)
-
-  def gradient(phi, batch, key):
-    return _plain_gradient(objective, phi, batch, key)
+  gradient = _gradient(objective, split)
 
   def one(phi, batch, key):
-    first, last = _inner(gradient, inner, steps, phi, batch['support'], key)
-    constant = jax.lax.stop_gradient(last)
-    loss = 0.5 * optax.tree.norm(
-      jax.tree.map(jnp.subtract, phi, constant), squared=True
-    )
-    return loss, _metrics(first, phi, constant)
+    still = jax.lax.stop_gradient(phi)
+    first, last = _inner(gradient, inner, steps, still, batch['support'], key)
+    way = jax.tree.map(jnp.subtract, phi, last)
+    loss = 0.5 * optax.tree.norm(way, squared=True)
+    return loss, _metrics(first, phi, last)
 
   return _over_episodes(one)
 
 
-def multitask(objective: Objective) -> Objective:
-  """Plain training on support and query together, task by task.
-
-  The loss is the mean over episodes, so that every task weighs the same.
-  """
-
-  def one(phi, batch, key):
-    both = jax.tree.map(
-      lambda *xs: jnp.concatenate(xs), batch['support'], batch['query']
-    )
-    return objective(phi, both, key)[0], {}
-
-  return _over_episodes(one)
-
-
-def _adapted(objective, gradient, inner, steps) -> Objective:
-  """The query loss after inner steps along a gradient."""
+def _adapted(objective, adapt, steps, split) -> Objective:
+  """The query loss at phi_k; adapt: (phi, support, key) -> (loss, phi_k)."""
   positive('steps', steps)
+  query_loss = _by_rule(_holding_gradient, _gradient(objective, split))
 
   def one(phi, batch, key):
     keys = jax.random.split(key)
-    first, last = _inner(gradient, inner, steps, phi, batch['support'], keys[0])
-    loss = objective(last, batch['query'], keys[1])[0]
+    first, last = adapt(phi, batch['support'], keys[0])
+    loss = query_loss(last, batch['query'], keys[1])
     return loss, _metrics(first, phi, last)
 
   return _over_episodes(one)
@@ -133,8 +148,11 @@ def _over_episodes(one: Callable) -> Objective:
 
   def run(phi, batch, key):
     count = jax.tree.leaves(batch)[0].shape[0]
-    keys = jax.random.split(key, count)
-    loss, metrics = jax.vmap(one, in_axes=(None, 0, 0))(phi, batch, keys)
+    loss, metrics = rows.map_rows(
+      lambda episode: one(phi, *episode),
+      (batch, jax.random.split(key, count)),
+      rows.chunk_size(count),
+    )
     means = {name: jnp.mean(x) for name, x in metrics.items()}
     weight = jnp.asarray(count, jnp.float32)
     return jnp.mean(loss), {**means, 'weight': weight}
@@ -177,33 +195,69 @@ def _inner(
   return losses[0], phi
 
 
-def _plain_gradient(objective, phi, batch, key):
-  run = jax.value_and_grad(objective, has_aux=True)
-  (loss, _), grads = run(phi, batch, key)
-  return loss, grads
+def _gradient(objective: Objective, split: Split | None) -> Callable:
+  """Returns (phi, batch, key) -> (loss, gradient), by microbatches."""
+
+  def run(phi, batch, key):
+    size = None if split is None else split(batch)
+    loss, _, grads = rows.value_and_grad(objective, phi, batch, key, size)
+    return loss, grads
+
+  return run
 
 
-def _gradient(objective: Objective, forward_over_reverse: bool) -> Callable:
-  """Returns (phi, batch, key) -> (loss, gradient), to be differentiated."""
+def _by_rule(rule: Callable, gradient: Callable) -> Callable:
+  """Gives a gradient function one of the derivatives below.
 
-  def plain(phi, batch, key):
-    return _plain_gradient(objective, phi, batch, key)
+  The frozen weights become arguments: a derivative of one's own may not refer
+  to traced arrays around it where it is used within a loop.
+  """
 
-  if not forward_over_reverse:
-    return plain
-  mixed = jax.custom_vjp(plain)
+  def run(phi, batch, key):
+    pure, weights = jax.closure_convert(gradient, phi, batch, key)
+    return rule(pure, phi, (batch, key, *weights))
 
-  def forward(phi, batch, key):
-    return plain(phi, batch, key), (phi, batch, key)
+  return run
 
-  def backward(kept, cotangents):
-    phi, batch, key = kept
-    of_loss, direction = cotangents
-    (_, grads), (_, curved) = jax.jvp(
-      lambda p: plain(p, batch, key), (phi,), (direction,)
-    )
-    pulled = jax.tree.map(lambda h, g: h + of_loss * g, curved, grads)
-    return pulled, None, None
 
-  mixed.defvjp(forward, backward)
-  return mixed
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _forward_over_reverse(gradient, phi, others):
+  """(loss, gradient), pulled back by their derivative along the cotangent."""
+  return gradient(phi, *others)
+
+
+def _run(gradient, phi, others):
+  return gradient(phi, *others), (phi, others)
+
+
+def _curve(gradient, kept, cotangents):
+  phi, others = kept
+  of_loss, direction = cotangents
+  (_, grads), (_, curved) = jax.jvp(
+    lambda p: gradient(p, *others), (phi,), (direction,)
+  )
+  return jax.tree.map(lambda h, g: h + of_loss * g, curved, grads), None
+
+
+_forward_over_reverse.defvjp(_run, _curve)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _holding_gradient(gradient, phi, others):
+  """The loss, which keeps its gradient alone.
+
+  Computed beside the loss, it is all that the backward pass needs: the
+  activations are gone by the time that the inner steps have theirs.
+  """
+  return gradient(phi, *others)[0]
+
+
+def _hold(gradient, phi, others):
+  return gradient(phi, *others)
+
+
+def _scale(gradient, grads, of_loss):
+  return jax.tree.map(lambda g: of_loss * g, grads), None
+
+
+_holding_gradient.defvjp(_hold, _scale)
