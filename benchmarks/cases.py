@@ -15,14 +15,18 @@ class Case(NamedTuple):
     work: what is timed. `step`: one training step. `runs`: `rows` whole
       training runs of `steps` steps. `rank`: scoring of `CHOICES` label texts
       of `target` tokens. `generate`: greedy generation of `target` tokens.
+      `meta`: one outer step of second-order MAML on one episode.
     size: of the backbone.
     method: name in `inputs.METHODS`.
-    against: `peft`; `one by one`, our own runs in a row; or None.
-    batch: examples at once.
+    against: `peft`; `one by one`, our own runs in a row; or None. Of `meta`:
+      `fomaml` or `plain`, our own first-order or tuning step, or one of
+      `TORCH_WAYS` on Hugging Face's T5.
+    batch: examples at once; of `meta`, in support and query each.
     length: input tokens.
     target: target tokens.
     rows: runs.
     steps: timed steps or calls in a process; of `runs`, steps of each run.
+    inner_steps: of `meta`.
     cached: whether ours takes the encoder's output, computed once per example
       before the clock starts.
     time_limit: what time of ours / time of the other should not exceed.
@@ -39,6 +43,7 @@ class Case(NamedTuple):
   target: int = 8
   rows: int = 1
   steps: int = 8
+  inner_steps: int = 1
   cached: bool = False
   time_limit: float | None = None
   memory_limit: float | None = None
@@ -49,6 +54,10 @@ class Case(NamedTuple):
     return ''.join(c if c.isalnum() else '-' for c in self.name)
 
 
+# how the other side of `meta` differentiates
+TORCH_WAYS = ('torch.func', 'autograd', 'higher', 'torch, first order')
+# of the inner steps of `meta`: large enough to move the loss
+INNER_RATE = 0.1
 CHOICES = 4  # label texts that a `rank` case scores
 
 
@@ -88,6 +97,28 @@ def _mini_text(work, batch, target):
   return Case(name, work, 'mini', 'prompt of 20', **shape)
 
 
+def _meta(size, inner_steps, against, **more):
+  """As many examples for each as MPT's published settings: 4."""
+  shapes = {
+    'tiny': ('prompt of 20', 32),
+    'mini': ('prompt of 20', 48),
+    'small': ('prompt of 100', 128),
+  }
+  method, length = shapes[size]
+  return Case(
+    f'meta, {inner_steps} inner against {against}, {size}',
+    'meta',
+    size,
+    method,
+    against,
+    batch=4,
+    length=length,
+    inner_steps=inner_steps,
+    steps=8 if inner_steps == 1 else 3,
+    **more,
+  )
+
+
 CASES = (
   _small('prompt', 'prompt of 100', time_limit=0.85, memory_limit=0.8),
   _small('lora', 'lora', time_limit=0.85, memory_limit=0.8),
@@ -120,4 +151,24 @@ CASES = (
   _mini_text('generate', 32, 16),
   _mini_text('rank', 1, 4),
   _mini_text('rank', 32, 4),
+  *(
+    _meta(size, inner_steps, against)
+    for size in ('mini', 'small')
+    for inner_steps in (1, 5, 10)
+    for against in ('plain', 'fomaml')
+  ),
+  *(
+    _meta('mini', inner_steps, against)
+    for inner_steps in (1, 5, 10)
+    for against in ('higher', 'torch.func')
+  ),
+  _meta('small', 1, 'torch, first order', memory_limit=1.0),
+  _meta('small', 1, 'autograd', time_limit=1.1),
+  _meta('small', 1, 'higher', time_limit=1.1),
+  # with more inner steps it needs more memory than most machines have
+  _meta('small', 1, 'torch.func', time_limit=1.1),
+  _meta('small', 5, 'higher'),
+  _meta('small', 10, 'higher'),
+  _meta('tiny', 1, 'higher', time_limit=0.5),
+  _meta('tiny', 1, 'torch.func', time_limit=0.5),
 )

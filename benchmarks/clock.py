@@ -44,6 +44,21 @@ def peak_mib() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def costs(loading: dict[str, float], loaded: float) -> dict:
+  """Returns what a process reports of itself at its end.
+
+  Args:
+    loading: seconds that loading took.
+    loaded: peak memory after it, in MiB.
+  """
+  return {
+    'loading': loading,
+    'loaded_mib': loaded,
+    'peak_mib': peak_mib(),
+    'cores': cores(),
+  }
+
+
 def cores() -> int:
   """Returns how many cores this process may use."""
   if hasattr(os, 'sched_getaffinity'):

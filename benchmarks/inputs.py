@@ -35,9 +35,23 @@ EXAMPLES = 512
 def config(size: str) -> configs.T5Config:
   """Returns the shape of a size as it is measured: without dropout.
 
-  Prefix keys take the positions before the sequence, as in Transformers.
+  Prefix keys take the positions before the sequence, as in Transformers. `tiny`
+  is so small that the time is that of dispatching operations.
   """
-  return configs.sized(size, dropout_rate=0.0, prefix_positions=True)
+  measured = {'dropout_rate': 0.0, 'prefix_positions': True}
+  if size != 'tiny':
+    return configs.sized(size, **measured)
+  return configs.sized(
+    'mini',
+    vocab_size=512,
+    emb_dim=64,
+    num_heads=2,
+    head_dim=32,
+    mlp_dim=128,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    **measured,
+  )
 
 
 def write(folder: pathlib.Path, case: Case) -> None:
@@ -119,8 +133,9 @@ def data(case: Case) -> dict[str, np.ndarray]:
   if case.work == 'runs':
     return _training_set(case, tokens, random)
   out = {
-    'inputs': tokens(case.batch, case.length),
-    'targets': tokens(case.batch, case.target),
+    f'{part}{name}': tokens(case.batch, length)
+    for part in (('support ', 'query ') if case.work == 'meta' else ('',))
+    for name, length in (('inputs', case.length), ('targets', case.target))
   }
   if case.work == 'rank':
     out['choices'] = tokens(CHOICES, case.target)

@@ -6,6 +6,7 @@ python -m benchmarks.ours FOLDER CASE [one by one]
 import json
 import pathlib
 import sys
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from benchmarks import clock, inputs
 from benchmarks.cases import Case
 from prompt_subspace import trees
 from prompt_subspace.backbone import forward, weights
-from prompt_subspace.training import optimizers, rows, stack
+from prompt_subspace.training import algorithm, optimizers, rows, stack
 
 RATE = 1e-3
 
@@ -24,7 +25,12 @@ RATE = 1e-3
 class Side:
   """A backbone, a method's engine, and the data of a case."""
 
-  def __init__(self, folder: pathlib.Path, case: Case):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    case: Case,
+    trained_by: algorithm.Algorithm = algorithm.TUNING,
+  ):
     self.case = case
     with np.load(folder / f'{case.slug}.npz') as stored:
       self.data = {k: jnp.asarray(v) for k, v in stored.items()}
@@ -39,6 +45,7 @@ class Side:
       optimizers.adam,
       stack.Settings(),
       self.phi,
+      trained_by,
     )
     self.random = [
       rows.random_key(rows.row_key(i, 'bench')) for i in range(case.rows)
@@ -72,6 +79,11 @@ def step(side: Side) -> dict:
     config = side.backbone.config
     run = jax.jit(lambda w, x: forward.encode(config, w, {}, x))
     batch['encoded'] = run(side.backbone.weights, batch['inputs'])
+  return repeated(side, batch)
+
+
+def repeated(side: Side, batch: Mapping) -> dict:
+  """Times single steps of one row on a batch."""
   batch = jax.tree.map(lambda x: x[None], batch)
   state, times, losses = side.start(1), [], []
   for number in range(1 + side.case.steps):
@@ -153,13 +165,7 @@ def measure(folder: pathlib.Path, case: Case, together: bool) -> dict:
     found = runs(side, together)
   else:
     found = {'step': step, 'rank': text, 'generate': text}[case.work](side)
-  return {
-    **found,
-    'loading': loading,
-    'loaded_mib': loaded,
-    'peak_mib': clock.peak_mib(),
-    'cores': clock.cores(),
-  }
+  return found | clock.costs(loading, loaded)
 
 
 if __name__ == '__main__':

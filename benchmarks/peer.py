@@ -12,30 +12,13 @@ import sys
 import numpy as np
 import peft
 import torch
-import transformers
 from safetensors import torch as safetensors_torch
 
 from benchmarks import clock
 from benchmarks.cases import Case
+from benchmarks.transformers_t5 import base_model
 
 RATE = 1e-3
-
-
-def base_model(folder: pathlib.Path):
-  """Loads T5 1.1, with its own head, without dropout.
-
-  Transformers 5 ties the head whatever the configuration says.
-  """
-  model = transformers.T5ForConditionalGeneration.from_pretrained(
-    folder, dropout_rate=0.0
-  )
-  stored = safetensors_torch.load_file(folder / 'model.safetensors')
-  head = stored['lm_head.weight']
-  if model.lm_head.weight.data_ptr() == model.shared.weight.data_ptr():
-    model.lm_head.weight = torch.nn.Parameter(head)
-    model.shared.weight.data.copy_(stored['shared.weight'])
-  model.config.scale_decoder_outputs = False
-  return model
 
 
 def peft_config(method: str, config):
@@ -200,10 +183,7 @@ def measure(folder: pathlib.Path, case: Case) -> dict:
   works = {'step': step, 'runs': runs, 'rank': rank, 'generate': generate}
   return {
     **works[case.work](side),
-    'loading': loading,
-    'loaded_mib': loaded,
-    'peak_mib': clock.peak_mib(),
-    'cores': clock.cores(),
+    **clock.costs(loading, loaded),
     'threads': torch.get_num_threads(),
   }
 

@@ -3,8 +3,8 @@
   python -m benchmarks.run [--only WORDS] [--rounds 3] [--folder DIR]
 
 Each measurement is a process of its own, and the two sides alternate (A B A B),
-so that a change in the machine's speed meets both. The peer's side needs
-torch, transformers and peft; without them only ours is measured.
+so that a change in the machine's speed meets both. The other side needs torch,
+transformers and peft or higher; without them only ours is measured.
 """
 
 import argparse
@@ -18,11 +18,17 @@ import sys
 from importlib import metadata
 
 from benchmarks import clock, inputs
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, TORCH_WAYS, Case
 
 README = pathlib.Path(__file__).parent / 'README.md'
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
-PEERS = ('torch', 'transformers', 'peft')
+PEERS = ('torch', 'transformers', 'peft', 'higher')
+# what is measured -> the libraries without which it cannot be
+NEEDED = {
+  'peft': ('torch', 'transformers', 'peft'),
+  **dict.fromkeys(TORCH_WAYS, ('torch', 'transformers')),
+  'higher': ('torch', 'transformers', 'higher'),
+}
 # losses of the same float32 work in another order of sums
 TOLERANCE = 1e-4
 
@@ -31,11 +37,15 @@ def commands(folder: pathlib.Path, case: Case) -> dict[str, list[str]]:
   """Returns {side: command}; our side comes first."""
   fields = [str(folder), json.dumps(case._asdict())]
   python = [sys.executable, '-m']
-  sides = {'ours': [*python, 'benchmarks.ours', *fields]}
-  if case.against == 'one by one':
-    sides['other'] = [*sides['ours'], 'one by one']
-  elif case.against == 'peft' and all(map(importlib.util.find_spec, PEERS)):
-    sides['other'] = [*python, 'benchmarks.peer', *fields]
+  modules = ('meta', 'meta_peer') if case.work == 'meta' else ('ours', 'peer')
+  ours, other = ([*python, f'benchmarks.{m}', *fields] for m in modules)
+  sides = {'ours': ours}
+  if case.against in ('one by one', 'fomaml', 'plain'):
+    sides['other'] = [*ours, case.against]
+  elif case.against and all(
+    map(importlib.util.find_spec, NEEDED[case.against])
+  ):
+    sides['other'] = other
   return sides
 
 
@@ -70,7 +80,9 @@ def summarise(case: Case, found: dict) -> dict:
   if 'other' in found:
     for name in ('seconds', 'peak_mib'):
       out[f'{name}_ratio'] = out['ours'][name] / out['other'][name]
-    out['same'] = same(found['ours'][0], found['other'][0])
+    # plain tuning has another loss than what learns to learn
+    if case.against != 'plain':
+      out['same'] = same(found['ours'][0], found['other'][0])
   return out
 
 
@@ -98,7 +110,7 @@ def table(rows: list[dict]) -> str:
         _limit(case.time_limit),
         f'{row["peak_mib_ratio"]:.2f}',
         _limit(case.memory_limit),
-        'yes' if row['same'] else 'NO',
+        {True: 'yes', False: 'NO', None: ''}[row.get('same')],
       ]
     else:
       cells += ['', '', '', '', '', '']

@@ -29,10 +29,9 @@ from jaxtyping import Array, Float
 from prompt_subspace.deltas.base import check_names, positive
 from prompt_subspace.objectives import Objective
 from prompt_subspace.training import rows
+from prompt_subspace.training.algorithm import Split
 
 MODES = ('forward over reverse', 'reverse over reverse')
-# examples [B, ...] -> how many of them are in flight at once, a divisor of B
-Split = Callable[[Mapping], int]
 
 
 def maml(
@@ -179,7 +178,7 @@ def _inner(
   A support batch [examples, ...] serves all steps; [steps, examples, ...] has
   one for each.
   """
-  each = jax.tree.leaves(support)[0].ndim > 2
+  each = support['targets'].ndim > 2
 
   # computed again in the backward pass: only phi and the state are kept
   @jax.checkpoint
