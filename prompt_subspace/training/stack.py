@@ -6,6 +6,7 @@ its key and the step alone.
 """
 
 import contextlib
+import functools
 import pathlib
 import shutil
 import time
@@ -18,10 +19,12 @@ import numpy as np
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import forward
+from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method
 from prompt_subspace.evaluation import predict
+from prompt_subspace.objectives import Objective
 from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import feed, journal
 from prompt_subspace.training import rows as stack_rows
@@ -72,6 +75,22 @@ class Engine(NamedTuple):
   predictor: predict.Predictor
 
 
+def task_loss(config: T5Config, method: Method, frozen: Any) -> Objective:
+  """Returns the loss of a method on batches of examples.
+
+  Args:
+    config: of the backbone; dropout is as it says.
+    method: makes the delta.
+    frozen: the backbone's weights.
+  """
+
+  def run(delta, batch, key):
+    key = key if config.dropout_rate > 0 else None
+    return forward.logits(config, frozen, delta, batch, key)
+
+  return objectives.task_loss(run, method.expand)
+
+
 def make_engine(
   backbone: Backbone,
   method: Method,
@@ -101,13 +120,7 @@ def make_engine(
       batch, extra, config.emb_dim
     )
 
-  def loss_of(frozen):
-    def run(delta, batch, key):
-      key = key if config.dropout_rate > 0 else None
-      return forward.logits(config, frozen, delta, batch, key)
-
-    return objectives.task_loss(run, method.expand)
-
+  loss_of = functools.partial(task_loss, config, method)
   step = stack_rows.make_step(
     lambda frozen: algorithm.objective(loss_of(frozen), split),
     optimizer,

@@ -1,0 +1,113 @@
+"""The tasks of a study by name: whole, or as few-shot splits.
+
+A name of CrossFit's is looked up with `meta.crossfit`; every other name is one
+of `data.tasks.find`. Splits are numbered 0, 1, ...: of CrossFit's few-shot sets
+split i is that of its i-th seed, of whole tasks the split drawn by seed i.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.data import arrays as task_arrays
+from prompt_subspace.data import crossfit_tasks, fewshot
+from prompt_subspace.data import tasks as task_names
+from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.data.templates import Template
+from prompt_subspace.meta import crossfit
+from prompt_subspace.meta.crossfit import Found
+
+
+class Suite(NamedTuple):
+  """Tasks, prepared.
+
+  Attributes:
+    whole: task -> its arrays; of CrossFit's few-shot sets those of each seed.
+    templates: task -> how it reads.
+    folder: of the stored few-shot splits.
+  """
+
+  whole: Mapping[str, tuple[TaskArrays, ...]]
+  templates: Mapping[str, Template]
+  folder: pathlib.Path
+
+  def split(self, task: str, number: int, shots: int | None) -> TaskArrays:
+    """Returns a few-shot split of a task.
+
+    Args:
+      task: its name.
+      number: of the split, 0, 1, ...
+      shots: k examples per class, and 2 k in all where there are no classes,
+        to train on and as many to validate on (Ye et al. 2021, section 4.2);
+        None takes all. CrossFit's sets are as they were built.
+
+    Raises:
+      ValueError: too few examples, or a set that CrossFit does not have.
+    """
+    found = self.whole[task]
+    if len(found) > 1:
+      if not 0 <= number < len(found):
+        raise ValueError(
+          f'splits: expected numbers from 0 to {len(found) - 1} for the '
+          f'few-shot sets of {task!r}, found {number}.'
+        )
+      return found[number]
+    if shots is None:
+      return found[0]
+    k = shots if found[0].kind == 'classification' else 2 * shots
+    return fewshot.stored(found[0], k, number, self.folder)
+
+
+def places(
+  names: Sequence[str], data_dir: str | None, skip_missing: bool
+) -> dict[str, Found]:
+  """Returns where the tasks are.
+
+  Args:
+    names: of CrossFit's tasks, or of `data.tasks.find`.
+    data_dir: folder of the tasks' folders; None for the embedded ones.
+    skip_missing: leave out tasks of CrossFit that it does not have.
+
+  Raises:
+    ValueError: lists what is missing, and how to get it.
+  """
+  known = crossfit_tasks.TASKS if data_dir else {}
+  theirs = [n for n in names if n in known]
+  look = crossfit.available if skip_missing else crossfit.require
+  found = look(theirs, data_dir) if theirs else {}
+  every = found | {n: Found((n,)) for n in names if n not in known}
+  return {name: every[name] for name in names if name in every}
+
+
+def prepare(
+  found: Mapping[str, Found],
+  data_dir: str | None,
+  backbone: Backbone,
+  cache: str | pathlib.Path,
+  folder: pathlib.Path,
+  max_input: int,
+  max_target: int,
+) -> Suite:
+  """Prepares tasks, each set of CrossFit as a task of its own.
+
+  Args:
+    found: as of `places`.
+    data_dir: the same.
+    backbone: whose vocabulary counts.
+    cache: folder of prepared arrays.
+    folder: of the stored few-shot splits.
+    max_input: longest input in tokens; longer ones are cut.
+    max_target: longest target in tokens.
+  """
+  whole, templates = {}, {}
+  for name, place in found.items():
+    tasks = [task_names.find(n, data_dir) for n in place.names]
+    templates[name] = tasks[0].template
+    whole[name] = tuple(
+      task_arrays.prepare(
+        task, backbone.vocabulary, cache, max_input, max_target
+      )
+      for task in tasks
+    )
+  return Suite(whole, templates, folder)
