@@ -10,10 +10,8 @@ seeds are 21, 42, 87 and 100. A line has the input and, behind tabs, every
 accepted output. Nothing is quoted.
 """
 
-import hashlib
 import pathlib
 import re
-from collections.abc import Sequence
 
 from prompt_subspace.data import crossfit_tasks
 from prompt_subspace.data.templates import METRICS, Example, Template
@@ -183,16 +181,6 @@ def split_path(folder: str | pathlib.Path, split: str) -> pathlib.Path:
       f'CrossFit; build the set again.'
     )
   return path
-
-
-def checksum(folder: str | pathlib.Path, splits: Sequence[str]) -> str:
-  """sha256 in hex over the names and bytes of the files of these splits."""
-  whole = hashlib.sha256()
-  for split in splits:
-    path = split_path(folder, split)
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
-    whole.update(f'{path.name} {content}\n'.encode())
-  return whole.hexdigest()
 
 
 def _file(folder: pathlib.Path, split: str) -> pathlib.Path:

@@ -8,7 +8,7 @@ one object a line. Both are UTF-8.
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prompt_subspace.data.templates import Example, Template
 
@@ -79,11 +79,10 @@ def split_path(folder: str | pathlib.Path, split: str) -> pathlib.Path:
   )
 
 
-def checksum(folder: str | pathlib.Path, splits: Sequence[str]) -> str:
-  """sha256 in hex over the names and bytes of the files of these splits."""
+def checksum(paths: Iterable[pathlib.Path]) -> str:
+  """sha256 in hex over the names and bytes of files."""
   whole = hashlib.sha256()
-  for split in splits:
-    path = split_path(folder, split)
+  for path in paths:
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     whole.update(f'{path.name} {content}\n'.encode())
   return whole.hexdigest()

@@ -181,8 +181,8 @@ def source(task: Task, splits: Sequence[str]) -> str | None:
   """
   if task.folder is None:
     return identity(task)
-  few_shot = crossfit.is_set(task.folder)
-  return (crossfit if few_shot else files).checksum(task.folder, splits)
+  place = crossfit if crossfit.is_set(task.folder) else files
+  return files.checksum(place.split_path(task.folder, s) for s in splits)
 
 
 def _provider(

@@ -154,15 +154,7 @@ def learn(
   sources = tuple(n for n in sources if n in found)
   targets = tuple(n for n in targets if n in found)
   _check_sides(sources, targets)
-  tasks = suite.prepare(
-    found,
-    data_dir,
-    base.backbone,
-    cache or base.folder.parent / 'cache',
-    base.folder / 'splits',
-    max_input,
-    max_target,
-  )
+  tasks = suite.prepare(base, found, data_dir, cache, max_input, max_target)
   sides = {
     int(seed): [tasks.split(n, int(seed), source_shots) for n in sources]
     for seed in learned

@@ -9,14 +9,14 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import crossfit_tasks, fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.templates import Template
 from prompt_subspace.meta import crossfit
 from prompt_subspace.meta.crossfit import Found
+from prompt_subspace.training import stage
+from prompt_subspace.training.stage import Stage
 
 
 class Suite(NamedTuple):
@@ -81,33 +81,25 @@ def places(
 
 
 def prepare(
+  where: Stage,
   found: Mapping[str, Found],
   data_dir: str | None,
-  backbone: Backbone,
-  cache: str | pathlib.Path,
-  folder: pathlib.Path,
+  cache: str | None,
   max_input: int,
   max_target: int,
 ) -> Suite:
   """Prepares tasks, each set of CrossFit as a task of its own.
 
   Args:
+    where: a stage of the study.
     found: as of `places`.
     data_dir: the same.
-    backbone: whose vocabulary counts.
-    cache: folder of prepared arrays.
-    folder: of the stored few-shot splits.
-    max_input: longest input in tokens; longer ones are cut.
-    max_target: longest target in tokens.
+    cache: as `max_input` and `max_target`, see `stage.prepare`.
   """
   whole, templates = {}, {}
   for name, place in found.items():
-    tasks = [task_names.find(n, data_dir) for n in place.names]
-    templates[name] = tasks[0].template
-    whole[name] = tuple(
-      task_arrays.prepare(
-        task, backbone.vocabulary, cache, max_input, max_target
-      )
-      for task in tasks
-    )
-  return Suite(whole, templates, folder)
+    tasks = {n: task_names.find(n, data_dir) for n in place.names}
+    templates[name] = next(iter(tasks.values())).template
+    arrays = stage.prepare(where, tasks, cache, max_input, max_target)
+    whole[name] = tuple(arrays.values())
+  return Suite(whole, templates, where.folder / 'splits')

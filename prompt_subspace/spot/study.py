@@ -12,7 +12,6 @@ from etils import epath
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import similarity
-from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import mixtures as task_mixtures
 from prompt_subspace.data import tasks as task_names
@@ -136,16 +135,7 @@ def transfer(
   plain = [s for s in sources or () if s not in members]
   names = dict.fromkeys([*plain, *sum(members.values(), ()), *targets])
   found = {name: task_names.find(name, data_dir) for name in names}
-  whole = {
-    name: task_arrays.prepare(
-      task,
-      base.backbone.vocabulary,
-      cache or base.folder.parent / 'cache',
-      max_input,
-      max_target,
-    )
-    for name, task in found.items()
-  }
+  whole = stage.prepare(base, found, cache, max_input, max_target)
   identity = _identity(base, source, target, wide, scratch or method, whole) | {
     'mixtures': {n: list(m) for n, m in members.items()},
     'limit': limit,

@@ -10,7 +10,9 @@ from etils import epath
 from prompt_subspace import trees
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.data.tasks import Task
 from prompt_subspace.deltas import METHODS
 from prompt_subspace.deltas.base import Method, Setting, check_names
 from prompt_subspace.training import algorithm as algorithms
@@ -98,6 +100,30 @@ def make(
     algorithm=algorithms.TUNING,
     engines={},
   )
+
+
+def prepare(
+  stage: Stage,
+  tasks: Mapping[str, Task],
+  cache: str | pathlib.Path | None,
+  max_input: int,
+  max_target: int,
+) -> dict[str, TaskArrays]:
+  """Returns the arrays of tasks; every mistake in their data shows here.
+
+  Args:
+    stage: whose vocabulary counts.
+    tasks: see `data.tasks.find`.
+    cache: folder of prepared arrays; None: `cache` beside the stage's folder.
+    max_input: longest input in tokens; longer ones are cut.
+    max_target: longest target in tokens.
+  """
+  cache = cache or stage.folder.parent / 'cache'
+  vocabulary = stage.backbone.vocabulary
+  return {
+    name: task_arrays.prepare(task, vocabulary, cache, max_input, max_target)
+    for name, task in tasks.items()
+  }
 
 
 def task_setting(stage: Stage, arrays: TaskArrays) -> Setting:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from prompt_subspace import trees
 from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
@@ -98,17 +97,7 @@ def tune(
   where = stage.make(
     out, backbone, library, methods, optimizer, settings, dropout, keep_deltas
   )
-  # every mistake in the data shows here
-  loaded = {
-    name: task_arrays.prepare(
-      task,
-      where.backbone.vocabulary,
-      cache or where.folder.parent / 'cache',
-      max_input,
-      max_target,
-    )
-    for name, task in found.items()
-  }
+  loaded = stage.prepare(where, found, cache, max_input, max_target)
   runs = _runs(tasks, where.library, seeds, rates)
   identity = _identity(where, loaded, shots)
   job.check(where.folder, identity)

@@ -106,10 +106,11 @@ def test_missing_and_double_splits(tmp_path):
 
 def test_checksum_sees_content_and_name(tmp_path):
   read(tmp_path, 'text\tlabel\na\tb\n')
-  first = files.checksum(tmp_path, ['train'])
-  assert files.checksum(tmp_path, ['train']) == first
+  train, test = tmp_path / 'train.tsv', tmp_path / 'test.tsv'
+  first = files.checksum([train])
+  assert files.checksum([train]) == first
   read(tmp_path, 'text\tlabel\na\tc\n')
-  assert files.checksum(tmp_path, ['train']) != first
+  assert files.checksum([train]) != first
   read(tmp_path, 'text\tlabel\na\tb\n')
-  (tmp_path / 'train.tsv').rename(tmp_path / 'test.tsv')
-  assert files.checksum(tmp_path, ['test']) != first
+  train.rename(test)
+  assert files.checksum([test]) != first
