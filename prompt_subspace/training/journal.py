@@ -28,7 +28,8 @@ def append(folder: Folder, step: int, numbers: Mapping[str, Any]) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   values = {n: [float(x) for x in v] for n, v in numbers.items()}
   with open(folder / HISTORY, 'a', encoding='utf-8') as file:
-    file.write(json.dumps({'step': step, **values}) + '\n')
+    # a line break before it, too: a line that was cut off ends here
+    file.write('\n' + json.dumps({'step': step, **values}) + '\n')
 
 
 def history(folder: Folder, until: int) -> dict[int, dict[str, list[float]]]:

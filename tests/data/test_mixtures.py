@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_subspace.data import arrays, mixtures
+from tests import sample
 
 
 def make_task(name, size, width=2, vocabulary='v'):
@@ -159,3 +160,40 @@ def test_refuses(tasks, options, message):
 def test_empty_tasks_have_no_rate():
   with pytest.raises(ValueError, match=r'at least 1, found \[3, 0\]'):
     mixtures.rates([3, 0], 10)
+
+
+# -- unions
+
+
+def test_a_union_has_each_example_once_in_order(small):
+  counts = {'train': 5, 'validation': 3, 'test': 2}
+  tasks = [
+    sample.task(small.vocabulary, name=name, seed=i, counts=counts, longest=n)
+    for i, (name, n) in enumerate([('short', 4), ('long', 13)])
+  ]
+  union = mixtures.join(tasks, name='both')
+  assert union.name == 'both' and set(union.splits) == {'train'}
+  assert union.record['parts'] == [
+    ['short', 'train', 5],
+    ['short', 'validation', 3],
+    ['long', 'train', 5],
+    ['long', 'validation', 3],
+  ]
+  wanted = [t.splits[s] for t in tasks for s in ('train', 'validation')]
+  for name in ('inputs', 'targets'):
+    found = [[x for x in r if x] for r in getattr(union.splits['train'], name)]
+    rows = [r for part in wanted for r in getattr(part, name).tolist()]
+    assert found == [[x for x in r if x] for r in rows]
+  references = [r for part in wanted for r in part.references]
+  assert union.splits['train'].references == references
+  # its checksum is that of the tasks
+  again = mixtures.join(tasks, name='both')
+  assert again.record['checksum'] == union.record['checksum']
+  other = mixtures.join(tasks[::-1], name='both')
+  assert other.record['checksum'] != union.record['checksum']
+
+
+def test_a_union_wants_every_split(small):
+  task = sample.task(small.vocabulary, counts={'train': 3, 'test': 2})
+  with pytest.raises(ValueError, match=r"\['validation'\] is missing"):
+    mixtures.join([task])
