@@ -314,8 +314,8 @@ def _panel(axes: Axes, target: str, x: np.ndarray, y: np.ndarray) -> None:
     chance = 'p < 0.001' if p < 0.001 else f'p = {p:.3f}'
     said = f'r = {r:.2f}, {chance}'.replace('-', '−')
   name = f'{target}, n = {len(x)}'
-  # some 30 letters fit
-  axes.set_title(f'{name}\n{said}', size=min(8.5, 8.5 * 30 / len(name)))
+  # some 26 letters fit
+  axes.set_title(f'{name}\n{said}', size=min(8.5, 8.5 * 26 / len(name)))
 
 
 def _constant(values: np.ndarray) -> bool:
