@@ -36,7 +36,7 @@ class Side:
       self.data = {k: jnp.asarray(v) for k, v in stored.items()}
     place = folder / case.size
     config = inputs.config(case.size)
-    self.backbone = weights.load(place, **_changes(config))
+    self.backbone = weights.load(place, **_changes(config, case.compact))
     start = safetensors_numpy.load_file(place / f'{case.method}.safetensors')
     self.phi = jax.tree.map(jnp.asarray, trees.unflatten(start))
     self.engine = stack.make_engine(
@@ -66,9 +66,12 @@ class Side:
     )
 
 
-def _changes(config) -> dict:
+def _changes(config, compact: bool) -> dict:
   return {
-    name: getattr(config, name) for name in ('dropout_rate', 'prefix_positions')
+    'dropout_rate': config.dropout_rate,
+    'prefix_positions': config.prefix_positions,
+    'scan_layers': compact,
+    'remat': compact,
   }
 
 
