@@ -306,3 +306,50 @@ def test_pre_training_is_a_job(real_data, tmp_path, capsys):
   ]
   assert check.main(['--gin_file=gin/pretrain.gin', *words]) == 0
   assert 'yelp_sentences' in capsys.readouterr().out
+
+
+@pytest.fixture(scope='module')
+def meta(sweep):
+  """Arguments for a very small study by gin/meta.gin on embedded tasks."""
+  return [
+    *(w for w in sweep[1] if w.startswith('--gin.BACKBONE')),
+    '--gin.SOURCES=["reviews", "topics", "formality"]',
+    '--gin.TARGETS=["questions"]',
+    '--gin.SPLITS=[0]',
+    '--gin.SHOTS=4',
+    '--gin.SOURCE_SHOTS=4',
+    '--gin.OUTER_STEPS=2',
+    '--gin.STEPS=2',
+    '--gin.study.learn.max_input=16',
+    '--gin.study.learn.max_target=8',
+    '--gin.deltas.prompt.length=3',
+    '--gin.diagnostics.Look.inner_rates=[0.1]',
+    '--gin.diagnostics.Look.episodes=1',
+    '--gin.target/spec.Settings.test_examples=8',
+  ]
+
+
+def test_a_meta_learning_study_from_file_to_page(meta, tmp_path, capsys):
+  out = f'--gin.OUT="{tmp_path / "meta"}"'
+  argv = ['--gin_file=gin/meta.gin', *meta, out]
+  assert run.main([*argv, '--gin.ALGORITHMS=["pt", "maml"]']) == 0
+  printed = capsys.readouterr().out
+  assert 'maml' in printed.splitlines()[-1] or 'report' in printed
+  assert {p.name for p in (tmp_path / 'meta' / 'bank').iterdir()} == {'maml-s0'}
+  text = (tmp_path / 'meta' / 'report.html').read_text(encoding='utf-8')
+  assert 'questions' in text and 'maml' in text
+
+
+@pytest.mark.parametrize(
+  'name, words',
+  [
+    ('meta_sources', ['--gin.FOUR=["reviews"]', '--gin.EIGHT=["topics"]']),
+    ('meta_sensitivity', []),
+  ],
+)
+def test_studies_of_its_settings_are_jobs(meta, name, words, tmp_path, capsys):
+  argv = [f'--gin_file=gin/{name}.gin', *meta, *words]
+  out = f'--gin.OUT="{tmp_path / "out"}"'
+  assert check.main([*argv, out]) == 0, capsys.readouterr().err
+  plan = capsys.readouterr().out
+  assert 'maml' in plan and 'questions' in plan
