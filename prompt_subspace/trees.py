@@ -140,7 +140,8 @@ def fingerprint(tree: Mapping) -> str:
   """
   digest = hashlib.sha256()
   for path, x in sorted(flatten(tree).items()):
-    array = np.asarray(x).astype(np.float32)
-    digest.update(f'{path} {array.shape}\n'.encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    # no copy of what is float32 already: an embedding may be large
+    array = np.ascontiguousarray(np.asarray(x).astype(np.float32, copy=False))
+    digest.update(f'{path} {np.shape(x)}\n'.encode())
+    digest.update(array)
   return digest.hexdigest()

@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rouge_score import rouge_scorer
-from scipy import stats
-from sklearn import metrics as sklearn_metrics
+
+# scikit-learn, scipy and rouge-score take 160 MiB and more than a second to
+# import: each function imports what it needs, so that training does not pay
+# for metrics of other tasks
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], float]
 
@@ -34,6 +35,8 @@ class UndefinedMetric(ValueError):
 
 def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> float:
   """Share of predictions that equal their target, in percent."""
+  from sklearn import metrics as sklearn_metrics
+
   targets, predictions = _classes(targets, predictions)
   return 100.0 * float(sklearn_metrics.accuracy_score(targets, predictions))
 
@@ -44,6 +47,8 @@ def f1_macro(targets: Sequence[Any], predictions: Sequence[Any]) -> float:
   The classes are those that occur among targets or predictions; one that is
   never predicted rightly counts 0.
   """
+  from sklearn import metrics as sklearn_metrics
+
   targets, predictions = _classes(targets, predictions)
   return 100.0 * float(
     sklearn_metrics.f1_score(
@@ -62,6 +67,8 @@ def matthews(targets: Sequence[Any], predictions: Sequence[Any]) -> float:
     UndefinedMetric: all targets are of one class, so no prediction can be told
       from a better one.
   """
+  from sklearn import metrics as sklearn_metrics
+
   targets, predictions = _classes(targets, predictions)
   if len(np.unique(targets)) == 1:
     raise UndefinedMetric(
@@ -102,6 +109,8 @@ def rouge_l(targets: Sequence[Any], predictions: Sequence[str]) -> float:
   Lin 2004, section 3, as in Google's rouge-score: lower case, letters and
   digits only, no stemming; the best accepted reference counts.
   """
+  from rouge_score import rouge_scorer
+
   scorer = rouge_scorer.RougeScorer(['rougeL'], use_stemmer=False)
   return _best_reference(
     lambda reference, text: scorer.score(reference, text)['rougeL'].fmeasure,
@@ -120,6 +129,8 @@ def pearson(targets: Sequence[Any], predictions: Sequence[Any]) -> float:
   Raises:
     UndefinedMetric: targets or predictions are constant, one example included.
   """
+  from scipy import stats
+
   return 100.0 * float(
     stats.pearsonr(*_numbers('pearson', targets, predictions))[0]
   )
@@ -130,6 +141,8 @@ def spearman(targets: Sequence[Any], predictions: Sequence[Any]) -> float:
 
   Unreadable predictions and errors are those of `pearson`.
   """
+  from scipy import stats
+
   return 100.0 * float(
     stats.spearmanr(*_numbers('spearman', targets, predictions))[0]
   )
