@@ -15,12 +15,8 @@ from prompt_subspace.meta import objectives as meta
 from prompt_subspace.training import rows
 from tests import tiny
 
-CONFIG = tiny.CONFIG.replace(
-  dtype='float64',
-  weight_dtype='float64',
-  num_encoder_layers=1,
-  num_decoder_layers=1,
-)
+SHALLOW = tiny.CONFIG.replace(num_encoder_layers=1, num_decoder_layers=1)
+CONFIG = SHALLOW.replace(dtype='float64', weight_dtype='float64')
 INNER = {
   'sgd': optax.sgd(0.2),
   'adam': optax.adam(0.05, eps_root=1e-6),
@@ -46,35 +42,34 @@ def double():
     yield
 
 
+def make(name):
+  """A tiny float64 backbone, a method's phi, two episodes, the task loss."""
+  flat = {
+    path: np.asarray(x, np.float64)
+    for path, x in trees.flatten(tiny.frozen(tiny.CONFIG)).items()
+    if 'layers_1/' not in path
+  }
+  frozen = weights.assemble('tiny', CONFIG, trees.unflatten(flat), None).weights
+  phi = jax.tree.map(
+    lambda x: jnp.asarray(x, jnp.float64), tiny.phi(name, config=SHALLOW)
+  )
+
+  def run(delta, batch, key):
+    return forward.logits(CONFIG, frozen, delta, batch)
+
+  task = objectives.task_loss(run, tiny.TABLE[name].expand)
+  parts = [tiny.batch(seed) for seed in range(4)]
+  stack = functools.partial(
+    jax.tree.map, lambda *xs: jnp.stack([jnp.asarray(x) for x in xs])
+  )
+  batch = {'support': stack(*parts[:2]), 'query': stack(*parts[2:])}
+  return task, phi, batch
+
+
 @pytest.fixture(scope='module')
 def case():
-  """A tiny float64 backbone, a prompt, two episodes, and the task loss."""
   with double():
-    flat = {
-      path: np.asarray(x, np.float64)
-      for path, x in trees.flatten(tiny.frozen(tiny.CONFIG)).items()
-      if 'layers_1/' not in path
-    }
-    frozen = weights.assemble(
-      'tiny', CONFIG, trees.unflatten(flat), None
-    ).weights
-    phi = jax.tree.map(
-      lambda x: jnp.asarray(x, jnp.float64), tiny.phi('prompt')
-    )
-
-    def run(delta, batch, key):
-      return forward.logits(CONFIG, frozen, delta, batch)
-
-    task = objectives.task_loss(run, tiny.TABLE['prompt'].expand)
-    parts = [tiny.batch(seed) for seed in range(4)]
-    stack = functools.partial(
-      jax.tree.map, lambda *xs: jnp.stack([jnp.asarray(x) for x in xs])
-    )
-    batch = {
-      'support': stack(*parts[:2]),
-      'query': stack(*parts[2:]),
-    }
-    yield task, phi, batch
+    yield make('prompt')
 
 
 def value_and_gradient(objective, phi, batch):
@@ -144,6 +139,22 @@ def test_maml_is_the_gradient_of_the_adapted_loss(case, name, steps, split):
     directions @ grads, wanted, atol=1e-6 * np.abs(wanted).max(), rtol=1e-6
   )
   assert metrics['displacement'] > 1e-3 and metrics['weight'] == 2
+
+
+@pytest.mark.parametrize('name', ['prefix', 'lora', 'adapter'])
+def test_every_method_can_be_meta_learned(name):
+  with double():
+    task, phi, batch = make(name)
+    inner = INNER['sgd']
+    _, metrics, grads = value_and_gradient(meta.maml(task, inner), phi, batch)
+    function = jax.jit(functools.partial(by_hand, task, inner, 1, batch=batch))
+    random = np.random.default_rng(0)
+    directions = random.standard_normal((2, len(grads)))
+    wanted = differences(function, phi, directions)
+  np.testing.assert_allclose(
+    directions @ grads, wanted, atol=1e-5 * np.abs(wanted).max(), rtol=1e-5
+  )
+  assert metrics['displacement'] > 1e-3
 
 
 @pytest.mark.parametrize('split', SPLITS)
