@@ -97,12 +97,25 @@ def load(
       '`weights.safetensors` (ours), `checkpoint` (T5X, legacy format) or '
       f'`model.safetensors` (Hugging Face T5), found {str(name)!r}.'
     )
+  _to_device(weights)
   return assemble(
     str(name),
     config.replace(**changes),
     weights,
     Vocabulary(vocabulary) if vocabulary else None,
   )
+
+
+def _to_device(tree: dict) -> None:
+  """Replaces what was read by JAX's arrays, one by one.
+
+  A large backbone is so never in memory twice.
+  """
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      _to_device(value)
+    else:
+      tree[name] = jnp.asarray(value)
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path | None:
