@@ -140,6 +140,17 @@ def check_names(
     )
 
 
+def check_list(argument: str, value: Any, of: str = 'item') -> None:
+  """Raises ValueError unless the value is a list of something.
+
+  A text is none, though it has letters: one name has to be a list of one.
+  """
+  if isinstance(value, str) or not value:
+    raise ValueError(
+      f'{argument}: expected a list of at least one {of}, found {value!r}.'
+    )
+
+
 def positive(argument: str, value: int) -> None:
   """Raises ValueError unless the value is a positive whole number."""
   if not isinstance(value, int) or value < 1:

@@ -59,8 +59,8 @@ class Study(NamedTuple):
     splits: numbers of the few-shot splits of the targets.
     sources: tasks that are learned from.
     targets: tasks that are tuned.
-    shots: of the targets, see `Suite.split`.
     suite: the tasks.
+    data: (target, split) -> its few-shot arrays.
     unions: seed of an upstream run -> what it learns from.
     majority: score of the constant answer by target.
   """
@@ -74,8 +74,8 @@ class Study(NamedTuple):
   splits: tuple[int, ...]
   sources: tuple[str, ...]
   targets: tuple[str, ...]
-  shots: int | None
   suite: Suite
+  data: Mapping[tuple[str, int], TaskArrays]
   unions: Mapping[int, TaskArrays]
   majority: Mapping[str, float]
 
@@ -117,7 +117,7 @@ def candidates(
   study: Study, target: str, split: int, algorithm: str
 ) -> list[list[Cell]]:
   """The runs of a target and a split: for each seed upstream, one per rate."""
-  data = study.suite.split(target, split, study.shots)
+  data = study.data[target, split]
   plain = re.sub(r'[^\w.-]', '_', target)
   learned: Sequence[int | None] = study.learned
   how, method = study.prompt, study.method

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import crossfit_tasks, mixtures
-from prompt_subspace.deltas.base import Method, check_names
+from prompt_subspace.deltas.base import Method, check_list, check_names
 from prompt_subspace.evaluation import predict
 from prompt_subspace.meta import (
   algorithms,
@@ -175,8 +175,12 @@ def learn(
     splits=tuple(map(int, splits)),
     sources=sources,
     targets=targets,
-    shots=shots,
     suite=tasks,
+    data={
+      (n, int(split)): tasks.split(n, int(split), shots)
+      for n in targets
+      for split in splits
+    },
     unions={
       s: mixtures.join(side, name='sources') for s, side in sides.items()
     },
@@ -189,8 +193,6 @@ def learn(
   )
   identity = _identity(study, shots, source_shots, look)
   job.check(base.folder, identity)
-  # planned once here, so that mistakes in the splits show
-  plan.downstream_cells(study, names)
   return job.Job(
     folder=base.folder,
     plan=work.describe(study, _notes(sources, targets, missing)),
@@ -222,12 +224,8 @@ def _sides(sources, targets, partition, subset):
       )
     chosen = partitions.partition(partition, subset)
     return chosen.sources, chosen.targets
-  for argument, value in (('sources', sources), ('targets', targets)):
-    if isinstance(value, str) or not value:
-      raise ValueError(
-        f'{argument}: expected a list of at least one task, or a partition, '
-        f'found {value!r}.'
-      )
+  check_list('sources', sources, of='task, or a partition')
+  check_list('targets', targets, of='task, or a partition')
   if subset is not None:
     raise ValueError(
       f'subset: expected it with a partition only, found {subset}.'
@@ -236,15 +234,9 @@ def _sides(sources, targets, partition, subset):
 
 
 def _check_algorithms(names, learners, learned, splits) -> tuple[str, ...]:
-  for argument, value in (
-    ('algorithm_names', names),
-    ('learned', learned),
-    ('splits', splits),
-  ):
-    if isinstance(value, str) or not value:
-      raise ValueError(
-        f'{argument}: expected a list of at least one, found {value!r}.'
-      )
+  check_list('algorithm_names', names, of='name')
+  check_list('learned', learned, of='seed')
+  check_list('splits', splits, of='number')
   if taken := sorted(set(learners) & set(BASELINES)):
     raise ValueError(
       f'learners: expected other names than those of the baselines, found '

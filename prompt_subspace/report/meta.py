@@ -163,26 +163,16 @@ def _lead(found: Found) -> str:
 def _headline(found: Found, curves) -> list[Headline]:
   out = []
   best = _best(found)
-  if best and best.relative:
-    interval = best.relative.interval
-    shown = f', 95 % interval {_between(interval)}' if interval else ''
-    out.append(
-      Headline(
-        'best ARG',
-        f'{best.relative.mean:+.1f} %',
-        f'by {label(best.algorithm)}{shown}',
-      )
-    )
-  if best:
-    interval = best.points.interval
-    shown = f', 95 % interval {_between(interval)}' if interval else ''
-    out.append(
-      Headline(
-        'in points',
-        f'{best.points.mean:+.1f} points',
-        f'by {label(best.algorithm)}{shown}',
-      )
-    )
+  averages = best and (
+    ('best ARG', '%', best.relative),
+    ('in points', 'points', best.points),
+  )
+  for title, unit, average in averages or ():
+    if average:
+      between = average.interval and _between(average.interval)
+      shown = f', 95 % interval {between}' if between else ''
+      note = f'by {label(best.algorithm)}{shown}'
+      out.append(Headline(title, f'{average.mean:+.1f} {unit}', note))
   reached = analysis.steps_to_base(curves)
   base = reached.get(analysis.BASE)
   step = reached.get(best.algorithm) if best else None

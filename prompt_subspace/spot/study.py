@@ -16,7 +16,7 @@ from prompt_subspace.data import fewshot
 from prompt_subspace.data import mixtures as task_mixtures
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.deltas.base import Method, check_names
+from prompt_subspace.deltas.base import Method, check_list, check_names
 from prompt_subspace.evaluation import predict
 from prompt_subspace.spot import mixtures as paper
 from prompt_subspace.spot import plan, policies, work
@@ -201,10 +201,7 @@ def _check(targets, sources, bank, names, baselines, seeds, metrics):
     ('policy_names', names),
     *([] if sources is None else [('sources', sources)]),
   ):
-    if isinstance(value, str) or not value:
-      raise ValueError(
-        f'{argument}: expected a list of at least one, found {value!r}.'
-      )
+    check_list(argument, value)
   if sources is None and bank is None:
     raise ValueError(
       'sources: expected tasks to tune source prompts on, or a bank that has '

@@ -11,7 +11,7 @@ from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas import METHODS
-from prompt_subspace.deltas.base import Method
+from prompt_subspace.deltas.base import Method, check_list
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import (
   cells,
@@ -88,11 +88,8 @@ def tune(
   Raises:
     ValueError: an unknown name, bad data, or a folder of other results.
   """
-  for argument, names in (('tasks', tasks), ('methods', methods)):
-    if isinstance(names, str) or not names:
-      raise ValueError(
-        f'{argument}: expected a list of at least one name, found {names!r}.'
-      )
+  check_list('tasks', tasks, of='name')
+  check_list('methods', methods, of='name')
   found = {name: task_names.find(name, data_dir) for name in tasks}
   where = stage.make(
     out, backbone, library, methods, optimizer, settings, dropout, keep_deltas

@@ -1,8 +1,6 @@
 """The meta-learning study: what is learned, from what, and what counts."""
 
-import csv
 import json
-import zlib
 
 import jax
 import numpy as np
@@ -13,8 +11,10 @@ from prompt_subspace import deltas
 from prompt_subspace.bank import store
 from prompt_subspace.meta import algorithms, study
 from prompt_subspace.meta.diagnostics import Look
-from prompt_subspace.training import spec, stack
+from prompt_subspace.training import spec
 from tasks import english  # noqa: F401  registers the templates of real tasks
+from tests import made_up
+from tests.made_up import score, table
 
 SOURCES = ['reviews', 'topics', 'formality']
 TARGETS = ['questions', 'causes']
@@ -58,44 +58,9 @@ def make(small, tmp_path_factory):
   return lambda out, **changes: study.learn(out=str(out), **shared | changes)
 
 
-def score(name, seed=0):
-  """A number between 0 and 100 that only the name decides."""
-  return zlib.crc32(f'{name} {seed}'.encode()) % 10001 / 100
-
-
 @pytest.fixture
 def fake(monkeypatch):
-  """Runs nothing: results are made up from the names. Returns the specs."""
-  asked = []
-
-  def train_stack(
-    engine, backbone, optimizer, specs, tasks, settings, folder, description
-  ):
-    asked.extend((s, tasks[s.task], engine.algorithm.name) for s in specs)
-    return [
-      stack.RowResult(
-        validation=score(s.id, 1),
-        best_step=2,
-        test={'accuracy': score(s.id, 2), 'score': score(s.id, 2)},
-        phi=jax.tree.map(lambda x: np.asarray(x) + 1, s.phi),
-        stopped=-1,
-        seconds=1.0,
-        padding=0.25,
-        history=[
-          {'step': 2, 'loss': 1.5, 'validation': score(s.id, 3)},
-          {'step': 4, 'loss': 1.0, 'validation': score(s.id, 1)},
-        ],
-      )
-      for s in specs
-    ]
-
-  monkeypatch.setattr(stack, 'train_stack', train_stack)
-  return asked
-
-
-def table(folder, name='results.csv'):
-  with open(folder / name, encoding='utf-8') as file:
-    return list(csv.DictReader(file))
+  return made_up.training(monkeypatch)
 
 
 # -- what is run
@@ -122,7 +87,7 @@ def test_every_algorithm_is_learned_once_and_tuned_everywhere(
 
 def test_each_algorithm_is_trained_as_what_it_is(tmp_path, make, fake):
   make(tmp_path).run()
-  found = {s.id: name for s, _, name in fake}
+  found = {a.row.id: a.algorithm for a in fake}
   for name in LEARNERS:
     assert found[f'{name}-s0'] == name
   assert {n for i, n in found.items() if '-s0-' in i or '-s1-' in i} == {
@@ -132,7 +97,7 @@ def test_each_algorithm_is_trained_as_what_it_is(tmp_path, make, fake):
 
 def test_targets_start_from_what_was_learned(tmp_path, make, fake):
   make(tmp_path).run()
-  starts = {s.id: jax.tree.map(np.asarray, s.phi) for s, *_ in fake}
+  starts = {a.row.id: jax.tree.map(np.asarray, a.row.phi) for a in fake}
   learned = store.read(tmp_path / 'bank' / 'maml-s0').phi
   np.testing.assert_equal(starts['maml-causes-s1-u0-r0.3'], learned)
   # what is learned begins where all algorithms begin, and so do rates
@@ -148,7 +113,7 @@ def test_all_algorithms_see_support_and_query_of_the_sources(
   tmp_path, make, fake
 ):
   make(tmp_path).run()
-  unions = [t for s, t, name in fake if s.id in {f'{n}-s0' for n in LEARNERS}]
+  unions = [a.task for a in fake if a.row.id in {f'{n}-s0' for n in LEARNERS}]
   assert len(unions) == 4 and len({u.record['checksum'] for u in unions}) == 1
   # 4 shots of each class to train, as many to validate
   classes = {'reviews': 2, 'topics': 4, 'formality': 2}
@@ -192,10 +157,10 @@ def test_what_is_there_is_not_made_again(tmp_path, make, fake):
   make(tmp_path, algorithm_names=['pt', 'maml'], splits=[0]).run()
   before = len(fake)
   make(tmp_path, algorithm_names=['pt', 'maml', 'mtl']).run()
-  again = [s.id for s, *_ in fake[before:]]
+  again = [a.row.id for a in fake[before:]]
   assert 'maml-s0' not in again and 'mtl-s0' in again
   assert len(again) == 1 + 2 * 2 + 2 * 2 * 2 + 2 * 2 * 2 - 2 * 2
-  assert len({s.id for s, *_ in fake}) == len(fake)
+  assert len({a.row.id for a in fake}) == len(fake)
 
 
 def test_several_upstream_seeds_are_tuned_on_every_split(tmp_path, make, fake):

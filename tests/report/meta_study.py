@@ -1,7 +1,6 @@
 """A small meta-learning study as files, and how its report is read."""
 
 import csv
-import html.parser
 import json
 
 from prompt_subspace.meta import columns
@@ -109,27 +108,6 @@ def write(folder, scores=None):
   record = {'backbone': 'mini <b>', 'sources': ['films', 'news']}
   (folder / 'record.json').write_text(json.dumps(record))
   return folder
-
-
-class Words(html.parser.HTMLParser):
-  """The visible words of a page."""
-
-  def __init__(self):
-    super().__init__()
-    self.words, self.skip = [], False
-
-  def handle_starttag(self, tag, attrs):
-    self.skip = tag in ('style', 'script')
-
-  def handle_data(self, data):
-    if not self.skip:
-      self.words.append(' '.join(data.split()))
-
-
-def shown(folder):
-  words = Words()
-  words.feed((folder / 'report.html').read_text(encoding='utf-8'))
-  return ' '.join(words.words)
 
 
 def read(path):

@@ -8,7 +8,8 @@ import pytest
 from prompt_subspace.meta import columns
 from prompt_subspace.report import meta, meta_pictures, meta_tables, tables
 from prompt_subspace.training import results
-from tests.report.meta_study import SCORES, pictures, read, shown, write
+from tests.report.meta_study import SCORES, pictures, read, write
+from tests.report.words import shown
 
 
 @pytest.fixture(scope='module')

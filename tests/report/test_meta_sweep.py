@@ -5,7 +5,8 @@ import json
 import pytest
 
 from prompt_subspace.report import meta, meta_sweep
-from tests.report.meta_study import SCORES, pictures, read, shown, write
+from tests.report.meta_study import SCORES, pictures, read, write
+from tests.report.words import shown
 
 
 def sweep_folder(folder, values, name='shots'):

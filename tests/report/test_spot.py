@@ -1,7 +1,6 @@
 """The report of a transfer study, from files as a study writes them."""
 
 import csv
-import html.parser
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from prompt_subspace.bank import store
 from prompt_subspace.report import spot, spot_tables
 from prompt_subspace.spot import work
 from prompt_subspace.training import results
+from tests.report import words
 
 SOURCES = ('films', 'news', 'spam')
 TARGETS = ('books', 'verses')
@@ -129,21 +129,6 @@ def text(folder):
   return spot.report(folder)
 
 
-class Words(html.parser.HTMLParser):
-  """The visible words of a page, and what its tables hold."""
-
-  def __init__(self):
-    super().__init__()
-    self.words, self.skip = [], False
-
-  def handle_starttag(self, tag, attrs):
-    self.skip = tag in ('style', 'script')
-
-  def handle_data(self, data):
-    if not self.skip:
-      self.words.append(' '.join(data.split()))
-
-
 def test_targets_and_policies_are_printed(text, folder):
   lines = [line.split() for line in text.splitlines()]
   # books: 50, 60 from scratch; films gain 20 in both seeds
@@ -176,15 +161,13 @@ def test_tables_are_written_for_programs_too(text, folder):
 
 def test_the_page_says_what_was_found(text, folder):
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  words = Words()
-  words.feed(page)
-  shown = ' '.join(words.words)
-  assert shown.index('+12.0') < shown.index('Test score by target')
-  assert 'films → books' in shown and 'news → verses' not in shown
-  assert 'Card of source-films-s0' in shown
-  assert 'mini <b>' in shown and 'mini <b>' not in page, 'texts are escaped'
+  said = words.shown(folder)
+  assert said.index('+12.0') < said.index('Test score by target')
+  assert 'films → books' in said and 'news → verses' not in said
+  assert 'Card of source-films-s0' in said
+  assert 'mini <b>' in said and 'mini <b>' not in page, 'texts are escaped'
   # ranked sources of each target, the most similar first
-  part = shown[shown.index('Sources for books') :]
+  part = said[said.index('Sources for books') :]
   assert part.index('films') < part.index('news') < part.index('spam')
   pictures = {p.stem for p in (folder / 'pictures').glob('*.png')}
   assert pictures == {

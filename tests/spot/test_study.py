@@ -1,8 +1,6 @@
 """The transfer study: what is run, from where, what counts, what is kept."""
 
-import csv
 import json
-import zlib
 
 import jax
 import numpy as np
@@ -12,6 +10,8 @@ from prompt_subspace import deltas
 from prompt_subspace.bank import store
 from prompt_subspace.spot import plan, study
 from prompt_subspace.training import spec, stack
+from tests import made_up
+from tests.made_up import table
 
 SOURCES = ['reviews', 'topics', 'formality']
 TARGETS = ['questions', 'causes']
@@ -51,53 +51,13 @@ def make(small, tmp_path_factory):
   return lambda out, **changes: study.transfer(out=str(out), **shared | changes)
 
 
-def score(name, seed=0):
-  """A number between 0 and 100 that only the name decides."""
-  return zlib.crc32(f'{name} {seed}'.encode()) % 10001 / 100
-
-
 @pytest.fixture
 def fake(monkeypatch):
-  """Runs nothing: results are made up from the names. Returns the specs."""
-  asked = []
-
-  def train_stack(
-    engine, backbone, optimizer, specs, tasks, settings, folder, description
-  ):
-    asked.extend((s, tasks[s.task], settings) for s in specs)
-    return [
-      stack.RowResult(
-        validation=score(s.id, 1),
-        best_step=2,
-        test={'accuracy': score(s.id, 2), 'score': score(s.id, 2)},
-        phi=_made_up(s, 3),
-        stopped=-1,
-        seconds=1.0,
-        padding=0.25,
-        history=[],
-        embedding=_made_up(s, 4) if settings.embedding_step else None,
-      )
-      for s in specs
-    ]
-
-  monkeypatch.setattr(stack, 'train_stack', train_stack)
-  return asked
-
-
-def _made_up(row, kind):
-  random = np.random.default_rng((zlib.crc32(row.id.encode()), kind))
-  return jax.tree.map(
-    lambda x: random.standard_normal(x.shape).astype(np.float32), row.phi
-  )
-
-
-def table(folder, name='results.csv'):
-  with open(folder / name, encoding='utf-8') as file:
-    return list(csv.DictReader(file))
+  return made_up.training(monkeypatch)
 
 
 def ids(asked):
-  return [s.id for s, *_ in asked]
+  return [a.row.id for a in asked]
 
 
 def by_stage(folder):
@@ -215,7 +175,7 @@ def test_starts_are_those_of_the_policy(tmp_path, make, fake):
   phis = {
     p.name: store.read(p).phi['encoder'] for p in (tmp_path / 'bank').iterdir()
   }
-  starts = {s.id: s.phi['encoder'] for s, *_ in fake}
+  starts = {a.row.id: a.row.phi['encoder'] for a in fake}
   for row in table(tmp_path):
     if row['stage'] in ('transfer', 'mixed'):
       np.testing.assert_array_equal(starts[row['cell']], phis[row['source']])
@@ -255,7 +215,7 @@ def test_embeddings_rank_and_not_the_best_phi(tmp_path, make, fake):
 
 def test_targets_train_on_their_split_and_sources_on_all(tmp_path, make, fake):
   make(tmp_path).run()
-  for row, arrays, _ in fake:
+  for row, arrays, *_ in fake:
     kind, count = row.id.split('-')[0], len(arrays.splits['train'].labels)
     if kind == 'source':
       assert count == 120
@@ -276,7 +236,7 @@ def test_a_mixture_may_be_a_source(tmp_path, make, fake):
     mixtures={'family': ['reviews', 'topics', 'not_here']},
     policy_names=['best-1'],
   ).run()
-  (row, arrays, _), *_ = [f for f in fake if f[0].id == 'source-family-s0']
+  (row, arrays, *_), *_ = [f for f in fake if f.row.id == 'source-family-s0']
   assert set(arrays.record['shares']) == {'reviews', 'topics'}
   assert len(by_stage(tmp_path)['transfer']) == 4
 
@@ -287,7 +247,7 @@ def test_baselines_are_in_the_same_table(tmp_path, make, fake):
   assert len(found['full']) == len(found['multitask']) == 4
   assert len(found['multitask-source']) == 2
   assert {r['method'] for r in found['multitask']} == {'full'}
-  starts = {s.id: s for s, *_ in fake}
+  starts = {a.row.id: a.row for a in fake}
   for row in found['multitask']:
     stored = store.read(tmp_path / 'full' / row['source'])
     jax.tree.map(
