@@ -2,6 +2,10 @@
 
 from prompt_subspace.training import results
 
+# What an algorithm reports while it trains, at the end of a run: the objective,
+# how far the inner steps move phi, the cosine of MAML's and FoMAML's gradients.
+WATCHED = {'loss': float, 'displacement': float, 'cosine': float}
+
 # results.csv, a line per run. `stage` is upstream (learning an initialisation)
 # or downstream (tuning a target from it), `algorithm` what learned it, or PT
 # and FT for tuning without it; `learned` is the seed of the upstream run (None
@@ -12,6 +16,7 @@ CELLS = {
   'algorithm': str,
   'learned': int,
   **results.COLUMNS,
+  **WATCHED,
 }
 
 # chosen.csv: of each target, split and algorithm, the run of the rate with the

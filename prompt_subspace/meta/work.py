@@ -91,9 +91,13 @@ def run(
 
 def _collect(study: Study, made: Sequence[Cell]) -> None:
   """Writes results.csv of the cells so far."""
-  done = [c.id for c in made if cells.is_done(study.folder, c.id)]
-  found = cells.read(study.folder, done)
-  rows = [{'cell': n, **r} for n, r in zip(done, found, strict=True)]
+  rows = []
+  for cell in made:
+    if cells.is_done(study.folder, cell.id):
+      stored = cells.record(study.folder, cell.id)
+      last = stored['history'][-1]
+      watched = {n: last.get(n) for n in columns.WATCHED}
+      rows.append({'cell': cell.id, **stored['row'], **watched})
   results.write_csv(study.folder / 'results.csv', rows, columns.CELLS)
 
 

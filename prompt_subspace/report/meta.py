@@ -96,6 +96,17 @@ def _page(found: Found, pictures: Mapping[str, Picture]) -> Page:
         ],
       )
     )
+  upstream = meta_tables.upstream_grid(found)
+  if len(upstream) > 1:
+    sections.append(
+      Section(
+        'Learning from the sources',
+        "Each algorithm's own objective (of Reptile half the squared distance "
+        'moved), what its inner steps move, and the cosine of the gradients '
+        'of MAML and FoMAML.',
+        [Table('At the end of learning', upstream, digits=4)],
+      )
+    )
   sections += [
     Section(
       'Learning rates',

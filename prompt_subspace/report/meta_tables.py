@@ -287,6 +287,22 @@ def diagnostic_grid(found: Found) -> list[list]:
   ]
 
 
+def upstream_grid(found: Found) -> list[list]:
+  """How each algorithm ended: its objective, and what it reports beside."""
+  header = ['algorithm', 'seed', 'steps', 'rate', *columns.WATCHED]
+  return [header] + [
+    [
+      label(r['algorithm']),
+      r['learned'],
+      r['steps'],
+      f'{r["rate"]:g}',
+      *(r[name] for name in columns.WATCHED),
+    ]
+    for r in found.cells
+    if r['stage'] == 'upstream'
+  ]
+
+
 def _short(number: float | None, times: float) -> list[str]:
   return [tables.MISSING if number is None else f'{times * number:.3g}']
 

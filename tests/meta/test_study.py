@@ -288,6 +288,9 @@ def test_displacement_and_cosine_are_logged(run):
     last = history(f'{name}-s0')[-1]
     assert last['displacement'] > 0 and -1 <= last['cosine'] <= 1 + 1e-6
     assert last['step'] == 4 and np.isfinite(last['loss'])
+  rows = {r['cell']: r for r in table(run)}
+  assert float(rows['maml-s0']['cosine']) == history('maml-s0')[-1]['cosine']
+  assert rows['mtl-s0']['cosine'] == '' and float(rows['mtl-s0']['loss']) > 0
   assert history('reptile-s0')[-1]['displacement'] > 0
   assert 'displacement' not in history('mtl-s0')[-1]
 

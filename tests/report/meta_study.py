@@ -50,6 +50,9 @@ def cell(stage, algorithm, task, seed, rate, test=None, majority=None):
     'seconds': 9.0,
     'trained_parameters': 12,
     'padding': 0.25,
+    'loss': 1.25,
+    'displacement': 0.0625 if algorithm == 'maml' else None,
+    'cosine': 0.875 if algorithm == 'maml' else None,
   }
 
 

@@ -95,6 +95,8 @@ def test_the_page_says_what_was_found(text, folder):
   ) in said
   assert 'falls by 1 % or more first at 0.1' in said
   assert '(cosine below 0.99) first at 1.' in said
+  ended = said[said.index('At the end of learning') :]
+  assert '0.0625' in ended and '0.8750' in ended
   page = (folder / 'report.html').read_text(encoding='utf-8')
   assert 'mini <b>' in said and 'mini <b>' not in page, 'texts are escaped'
   assert pictures(folder) == {
