@@ -44,17 +44,21 @@ def peak_mib() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def costs(loading: dict[str, float], loaded: float) -> dict:
+def costs(
+  loading: dict[str, float], loaded: float, on_device: int | None = None
+) -> dict:
   """Returns what a process reports of itself at its end.
 
   Args:
     loading: seconds that loading took.
     loaded: peak memory after it, in MiB.
+    on_device: peak memory of an accelerator in bytes, if one was used; it is
+      then what counts, and not the process's.
   """
   return {
     'loading': loading,
     'loaded_mib': loaded,
-    'peak_mib': peak_mib(),
+    'peak_mib': on_device / 2**20 if on_device else peak_mib(),
     'cores': cores(),
   }
 

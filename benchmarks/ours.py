@@ -168,7 +168,8 @@ def measure(folder: pathlib.Path, case: Case, together: bool) -> dict:
     found = runs(side, together)
   else:
     found = {'step': step, 'rank': text, 'generate': text}[case.work](side)
-  return found | clock.costs(loading, loaded)
+  known = jax.devices()[0].memory_stats() or {}
+  return found | clock.costs(loading, loaded, known.get('peak_bytes_in_use'))
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ from benchmarks.cases import Case
 from benchmarks.transformers_t5 import base_model
 
 RATE = 1e-3
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def peft_config(method: str, config):
@@ -53,13 +54,15 @@ class Side:
   def __init__(self, folder: pathlib.Path, case: Case):
     self.case = case
     with np.load(folder / f'{case.slug}.npz') as stored:
-      self.data = {k: torch.from_numpy(np.array(v)) for k, v in stored.items()}
+      self.data = {
+        k: torch.from_numpy(np.array(v)).to(DEVICE) for k, v in stored.items()
+      }
     place = folder / case.size
     self.model = base_model(place)
     if case.method != 'full':
       settings = peft_config(case.method, self.model.config)
       self.model = peft.get_peft_model(self.model, settings)
-    self.model.train()
+    self.model.to(DEVICE).train()
     self.start_file = place / f'{case.method}.peft.safetensors'
     self.trained = {
       name: p for name, p in self.model.named_parameters() if p.requires_grad
@@ -167,8 +170,9 @@ def rank(side: Side) -> dict:
 def _answers(side, once) -> dict:
   side.model.eval()
   with torch.no_grad():
-    _, first = clock.timed(once)
-    calls = [clock.timed(once) for _ in range(side.case.steps)]
+    # to the host, so that the clock sees the end of the work
+    _, first = clock.timed(lambda: once().cpu())
+    calls = [clock.timed(lambda: once().cpu()) for _ in range(side.case.steps)]
   return {
     'first': first,
     'times': [seconds for _, seconds in calls],
@@ -181,9 +185,11 @@ def measure(folder: pathlib.Path, case: Case) -> dict:
   side, loading = clock.timed(lambda: Side(folder, case))
   loaded = clock.peak_mib()
   works = {'step': step, 'runs': runs, 'rank': rank, 'generate': generate}
+  found = works[case.work](side)
+  on_device = DEVICE == 'cuda' and torch.cuda.max_memory_allocated()
   return {
-    **works[case.work](side),
-    **clock.costs(loading, loaded),
+    **found,
+    **clock.costs(loading, loaded, on_device),
     'threads': torch.get_num_threads(),
   }
 

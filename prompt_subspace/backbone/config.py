@@ -96,7 +96,7 @@ def _sizes() -> dict[str, T5Config]:
       emb_dim=256,
       num_heads=4,
       mlp_dim=704,
-      num_encoder_layers=4,
+      num_encoder_layers=6,
       num_decoder_layers=2,
     )
   }

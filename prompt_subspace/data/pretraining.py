@@ -1,7 +1,10 @@
 """What pre-training is fed: batches of plain text and of supervised tasks."""
 
+import collections
+import concurrent.futures
+import multiprocessing
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +76,58 @@ def draw_tasks(sources: Sources, mix: Mix, rng: np.random.Generator) -> dict:
     'inputs': corpus.pad([r[0] for r in rows], mix.task_length),
     'targets': corpus.pad([r[1] for r in rows], mix.task_target),
   }
+
+
+def stream(
+  sources: Sources,
+  mix: Mix,
+  seed: int,
+  start: int,
+  stop: int,
+  workers: int = 0,
+) -> Iterator[dict]:
+  """Yields the batches of the updates from `start` to `stop` - 1.
+
+  Args:
+    sources: what they are drawn from.
+    mix: their shapes and shares.
+    seed: of the draws.
+    start: number of the first update.
+    stop: number after the last.
+    workers: processes that draw ahead; 0 draws each batch when it is asked
+      for. The batches do not depend on it.
+  """
+  if not workers:
+    for number in range(start, stop):
+      yield draw(sources, mix, seed, number)
+    return
+  # A process that runs JAX's threads must not be forked.
+  spawn = multiprocessing.get_context('spawn')
+  pool = concurrent.futures.ProcessPoolExecutor(
+    workers, spawn, _receive, (sources, mix, seed)
+  )
+  waiting: collections.deque = collections.deque()
+  try:
+    for number in range(start, stop):
+      waiting.append(pool.submit(_draw, number))
+      if len(waiting) >= 8 * workers:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+# What the processes of `stream` draw from, sent to each of them once.
+_given: dict = {}
+
+
+def _receive(sources: Sources, mix: Mix, seed: int) -> None:
+  _given['draw'] = (sources, mix, seed)
+
+
+def _draw(number: int) -> dict:
+  return draw(*_given['draw'], number)
 
 
 def read_sources(

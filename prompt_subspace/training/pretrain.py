@@ -11,17 +11,19 @@ import csv
 import functools
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 from optax import contrib
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.t5 import T5
 from prompt_subspace.data import arrays as task_arrays
@@ -34,6 +36,10 @@ from prompt_subspace.training.progress import Progress
 from prompt_subspace.vocabulary import Vocabulary
 
 
+# Axes before the last two, such as that of scanned layers, are a stack.
+MATRIX = contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+
+
 class State(NamedTuple):
   """What a checkpoint of pre-training holds."""
 
@@ -43,8 +49,12 @@ class State(NamedTuple):
 
 
 def is_layer_matrix(path: str) -> bool:
-  """Whether Muon trains a weight: the matrices inside the layers."""
-  return '/layers_' in path and path.endswith('/kernel')
+  """Whether Muon trains a weight: the matrices inside the layers.
+
+  Layers that are scanned have theirs stacked under one name.
+  """
+  inside = '/layers_' in path or '/layers/' in path
+  return inside and path.endswith('/kernel')
 
 
 def optimizer(
@@ -68,7 +78,7 @@ def optimizer(
     flat = trees.flatten(params)
     return trees.unflatten(
       {
-        path: contrib.MuonDimensionNumbers() if is_layer_matrix(path) else None
+        path: MATRIX if is_layer_matrix(path) else None
         for path in flat
       }
     )
@@ -100,27 +110,38 @@ def initial_weights(model: T5, stream: corpus.Stream, seed: int) -> dict:
   return weights
 
 
-def loss(model: T5, weights: dict, batch: dict) -> jax.Array:
-  """Returns token cross-entropy plus 1e-4 log(Z)^2 (keeps logits bounded)."""
+def loss(
+  model: T5, weights: dict, batch: dict, key: jax.Array
+) -> Float[Array, '']:
+  """Returns token cross-entropy plus 1e-4 log(Z)^2 (keeps logits bounded).
+
+  Args:
+    model: whose configuration says the rate of dropout.
+    weights: all of them are trained.
+    batch: `inputs` [B, L] and `targets` [B, T], padded with 0.
+    key: of the dropout.
+  """
   targets = batch['targets']
   logits = model.apply(
     {'params': weights},
     batch['inputs'],
     objectives.shift_right(targets),
-    enable_dropout=False,
+    enable_dropout=model.config.dropout_rate > 0,
+    rngs={'dropout': key},
   )
   value, weight = objectives.cross_entropy(logits, targets)
   log_z = jax.nn.logsumexp(logits, axis=-1) * (targets > 0)
   return value + 1e-4 * jnp.sum(jnp.square(log_z)) / weight
 
 
-def make_step(model: T5, tx: optax.GradientTransformation):
+def make_step(model: T5, tx: optax.GradientTransformation, seed: int):
   """Returns the compiled update (state, batch) -> (state, loss)."""
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state: State, batch):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
     value, grads = jax.value_and_grad(functools.partial(loss, model))(
-      state.weights, batch
+      state.weights, batch, key
     )
     updates, inner = tx.update(grads, state.optimizer, state.weights)
     weights = optax.apply_updates(state.weights, updates)
@@ -160,6 +181,10 @@ def pretrain(
   rate: float = 2e-3,
   warmup: int = 100,
   decay: float = 0.3,
+  dropout: float = 0.0,
+  dtype: str = 'float32',
+  scan: bool = False,
+  workers: int = 0,
   seed: int = 0,
   evaluate_every: int = 250,
   store: str = 'bfloat16',
@@ -182,6 +207,12 @@ def pretrain(
     rate: learning rate.
     warmup: updates of linear warm-up.
     decay: share of the updates, at the end, over which the rate falls to 2%.
+    dropout: rate while pre-training; the finished backbone has none.
+    dtype: of activations; weights and optimiser stay in float32.
+    scan: run the layers as one scanned layer, which compiles in a fraction of
+      the time; on a CPU the steps take longer.
+    workers: processes that draw batches ahead, for an accelerator that would
+      wait for them; 0 draws in this process. The batches are the same.
     seed: of weights and batches.
     evaluate_every: updates between validation losses and checkpoints.
     store: how the finished weights are stored, see `weights.write`.
@@ -197,6 +228,9 @@ def pretrain(
         f'texts: expected a file of plain text, found no {path}.'
       )
   config = configs.sized(size, dropout_rate=0.0)
+  trained = config.replace(
+    dropout_rate=dropout, dtype=dtype, scan_layers=scan
+  )
   given = _given(start, config, vocabulary)
   if given is not None:
     vocabulary = given.vocabulary.path
@@ -240,16 +274,23 @@ def pretrain(
       for files, split in ((texts, 'train'), (held_out, 'validation'))
     )
     tx = optimizer(rate, warmup, int(steps * (1 - decay)), steps)
-    model = T5(config)
+    model = T5(trained)
 
     def begin():
-      if given is not None:
-        return dict(given.weights)
-      return initial_weights(model, train.stream, seed)
+      weights = given.weights if given is not None else None
+      if weights is None:
+        weights = initial_weights(T5(config), train.stream, seed)
+      return _stacked(weights, trained)
 
-    weights = _train(
-      model, tx, train, check, mix, folder, steps, seed, evaluate_every, begin
+    checks = pretraining.validation_batches(check, mix)
+    feed = functools.partial(
+      pretraining.stream, train, mix, seed, workers=workers
     )
+    weights = _train(
+      model, tx, feed, checks, folder, steps, seed, evaluate_every, begin
+    )
+    if scan:
+      weights = sites.unstack_layers(weights, forward.layer_counts(config))
     backbone = backbones.assemble(size, config, weights, tokens)
     backbones.write(folder / 'backbone', backbone, store)
     card = {
@@ -260,6 +301,8 @@ def pretrain(
       'start': given and given.fingerprint,
       'steps': steps,
       'batches': mix._asdict(),
+      'dropout': dropout,
+      'dtype': dtype,
       'validation': _last_losses(folder / 'log.csv'),
       'texts': {pathlib.Path(t).name: _sha256(t) for t in texts},
       'tasks': {n: a.record['checksum'] for n, a in arrays.items()},
@@ -306,12 +349,20 @@ def _given(start, config, vocabulary) -> backbones.Backbone | None:
   return given
 
 
-def _train(model, tx, train, check, mix, folder, steps, seed, every, begin):
+def _stacked(weights: Mapping, config: configs.T5Config) -> dict:
+  """Returns weights in the form that the configuration reads."""
+  if not config.scan_layers:
+    return dict(weights)
+  return sites.stack_layers(dict(weights), forward.layer_counts(config))
+
+
+def _train(model, tx, feed, held_out, folder, steps, seed, every, begin):
   """Runs the updates from the last checkpoint on; returns the weights."""
   checkpoints = Checkpoints(folder / 'checkpoints')
   blank = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), backbones.expected(model.config)
   )
+  blank = _stacked(blank, model.config)
   zero = jnp.zeros((), jnp.int32)
   stored = checkpoints.restore(State(blank, tx.init(blank), zero))
   if stored:
@@ -319,21 +370,21 @@ def _train(model, tx, train, check, mix, folder, steps, seed, every, begin):
   else:
     weights = begin()
     state = State(weights, tx.init(weights), zero)
-  step, evaluate = make_step(model, tx), make_validation(model)
-  held_out = pretraining.validation_batches(check, mix)
-  at, losses = int(state.step), []
+  step, evaluate = make_step(model, tx, seed), make_validation(model)
+  at, losses, examples = int(state.step), [], 0
   log = folder / 'log.csv'
   bar = Progress(steps, 'pre-training', folder / 'tensorboard', start=at)
-  with contextlib.closing(checkpoints), bar:
-    while at < steps:
-      state, value = step(state, pretraining.draw(train, mix, seed, at))
+  batches = feed(start=at, stop=steps)
+  with contextlib.closing(checkpoints), contextlib.closing(batches), bar:
+    for batch in batches:
+      state, value = step(state, batch)
       losses.append(value)
+      examples += len(batch['inputs'])
       at += 1
       if at % every and at < steps:
         if len(losses) >= 25:
-          examples = len(losses) * mix.batch_size
           bar.update(at, examples, {'loss': jnp.stack(losses).mean()})
-          losses = []
+          losses, examples = [], 0
         continue
       checkpoints.save(at, state)
       found = {

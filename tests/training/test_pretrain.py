@@ -11,6 +11,7 @@ import pytest
 from prompt_subspace import trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import weights
+from prompt_subspace.backbone.t5 import T5
 from prompt_subspace.data import corpus, pretraining, tasks
 from prompt_subspace.training import pretrain
 from prompt_subspace.vocabulary import Vocabulary
@@ -115,6 +116,55 @@ def test_a_finished_backbone_is_trained_further(finished, plan, tmp_path):
     np.testing.assert_allclose(x, y, atol=2e-2 * np.abs(x).max(), err_msg=path)
 
 
+def test_the_form_in_which_it_runs_changes_nothing(finished, plan, tmp_path):
+  """Scanned layers, and batches that other processes draw."""
+  plan(tmp_path, scan=True, workers=2).run()
+  for row, known in zip(log(tmp_path), log(finished), strict=True):
+    assert row.keys() == known.keys()
+    for name, value in known.items():
+      # Muon lifts directions whose size is that of rounding
+      assert float(row[name]) == pytest.approx(float(value), abs=0.02), name
+  found = weights.load(tmp_path / 'backbone')
+  trees.check_same(found.weights, weights.expected(found.config), 'found')
+
+
+def test_scanned_layers_are_trained_as_single_ones(small):
+  """One update of the same weights: the same losses, the same weights."""
+  shape = small.config.replace(dropout_rate=0.0)
+  batch = {
+    'inputs': np.random.default_rng(0).integers(2, 90, (4, 12)),
+    'targets': np.random.default_rng(1).integers(2, 90, (4, 6)),
+  }
+  found = []
+  for scan in (False, True):
+    cfg = shape.replace(scan_layers=scan)
+    tx = pretrain.optimizer(0.02, warmup=1, decay_from=8, decay_to=9)
+    start = pretrain._stacked(small.weights, cfg)
+    start = jax.tree.map(jnp.array, start)
+    state = pretrain.State(start, tx.init(start), jnp.zeros((), jnp.int32))
+    step = pretrain.make_step(T5(cfg), tx, 0)
+    losses = []
+    for _ in range(3):
+      state, value = step(state, batch)
+      losses.append(float(value))
+    found.append((losses, pretrain._stacked(state.weights, shape)))
+  (a, one), (b, stacked) = found
+  np.testing.assert_allclose(a, b, rtol=1e-5)
+  one = pretrain._stacked(one, shape.replace(scan_layers=True))
+  for path, x in trees.flatten(one).items():
+    # Newton-Schulz lifts directions whose size is that of rounding
+    y = trees.flatten(stacked)[path]
+    np.testing.assert_allclose(x, y, atol=2e-4, err_msg=path)
+
+
+def test_dropout_and_narrow_activations_leave_a_plain_backbone(plan, tmp_path):
+  plan(tmp_path, dropout=0.1, dtype='bfloat16', steps=4).run()
+  found = weights.load(tmp_path / 'backbone')
+  assert found.config.dropout_rate == 0 and found.config.dtype == 'float32'
+  card = json.loads((tmp_path / 'backbone' / 'card.json').read_text())
+  assert (card['dropout'], card['dtype']) == (0.1, 'bfloat16')
+
+
 def test_a_start_of_another_shape_is_refused(finished, plan, tmp_path):
   start = str(finished / 'backbone')
   with pytest.raises(ValueError, match='expected a backbone with .* the shape'):
@@ -188,6 +238,17 @@ def test_tasks_have_the_share_that_was_asked_for(sources, monkeypatch, share):
       assert 30 <= drawn[start : start + 100].count('tasks') <= 40
   bare = sources._replace(tasks=[])
   assert pretraining.draw(bare, mix, 0, 0) == 'text'
+
+
+def test_other_processes_draw_the_same_batches(sources):
+  here, there = (
+    list(pretraining.stream(sources, MIX, 3, 5, 9, workers))
+    for workers in (0, 2)
+  )
+  assert len(here) == 4
+  for a, b in zip(here, there, strict=True):
+    assert a['inputs'].tobytes() == b['inputs'].tobytes()
+    assert a['targets'].tobytes() == b['targets'].tobytes()
 
 
 def test_tasks_are_drawn_by_their_rates(sources):
