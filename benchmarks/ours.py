@@ -17,6 +17,7 @@ from benchmarks import clock, inputs
 from benchmarks.cases import Case
 from prompt_subspace import trees
 from prompt_subspace.backbone import forward, weights
+from prompt_subspace.deltas import Frozen
 from prompt_subspace.training import algorithm, optimizers, rows, stack
 
 RATE = 1e-3
@@ -58,7 +59,7 @@ class Side:
     """One step of the rows `members`."""
     return self.engine.step(
       state,
-      self.backbone.weights,
+      Frozen(self.backbone.weights),
       batch,
       jnp.full((len(members),), RATE),
       jnp.stack([self.random[i] for i in members]),
@@ -141,7 +142,7 @@ def text(side: Side) -> dict:
   case, data = side.case, side.data
   batch = {'inputs': data['inputs']}
   phi = jax.tree.map(lambda x: jnp.asarray(x)[None], side.phi)
-  predictor, frozen = side.engine.predictor, side.backbone.weights
+  predictor, frozen = side.engine.predictor, Frozen(side.backbone.weights)
   picked = jnp.zeros((1,), jnp.int32)
 
   def once():

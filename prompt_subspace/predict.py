@@ -182,34 +182,38 @@ def _alike(entries: Sequence[store.Entry]) -> list[list[int]]:
 
 def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
   """Returns (inputs, owners, choices) -> results, for entries of one shape."""
-  method = deltas.make(
-    entries[0].card['method'],
-    **_arguments(entries[0].card['settings']),
+  method = deltas.bound(
+    deltas.make(
+      entries[0].card['method'],
+      **_arguments(entries[0].card['settings']),
+    ),
+    backbones.setting(backbone),
   )
   phi = jax.tree.map(lambda *xs: jnp.stack(xs), *(e.phi for e in entries))
   labels = entries[0].card.get('label_texts')
   config, vocabulary = backbone.config, backbone.vocabulary
 
-  def delta_of(phi, inputs, owner):
-    delta = jax.vmap(lambda p: method.expand(p, {'inputs': inputs}))(phi)
+  def delta_of(frozen, phi, inputs, owner):
+    batch = {'inputs': inputs}
+    delta = jax.vmap(lambda p: method.delta(p, batch, frozen.constants))(phi)
     # with one delta all examples share it; else each takes its own
     pick = 0 if len(entries) == 1 else owner
     return jax.tree.map(lambda x: x[pick], delta)
 
   @jax.jit
   def rank(frozen, phi, inputs, owner, choices):
-    delta = delta_of(phi, inputs, owner)
+    delta = delta_of(frozen, phi, inputs, owner)
     batch = {'inputs': inputs}
-    return forward.choice_scores(config, frozen, delta, batch, choices)
+    return forward.choice_scores(config, frozen.weights, delta, batch, choices)
 
   @jax.jit
   def generate(frozen, phi, inputs, owner):
-    delta = delta_of(phi, inputs, owner)
-    return decode.greedy(config, frozen, delta, inputs, length)
+    delta = delta_of(frozen, phi, inputs, owner)
+    return decode.greedy(config, frozen.weights, delta, inputs, length)
 
   def results(inputs, owner, choices):
     arguments = (
-      backbone.weights,
+      deltas.Frozen(backbone.weights, method.constants),
       phi,
       jnp.asarray(inputs),
       jnp.asarray(owner),

@@ -43,7 +43,15 @@ def training(monkeypatch) -> list[Asked]:
   asked: list[Asked] = []
 
   def train_stack(
-    engine, backbone, optimizer, specs, tasks, settings, folder, description
+    engine,
+    backbone,
+    optimizer,
+    specs,
+    tasks,
+    settings,
+    folder,
+    description,
+    constants,
   ):
     asked.extend(
       Asked(s, tasks[s.task], settings, engine.algorithm.name) for s in specs

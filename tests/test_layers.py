@@ -23,7 +23,7 @@ ALLOWED = {
   'vocabulary': set(),
   'objectives': {'trees'},
   'deltas': BASE,
-  'reparams': BASE,
+  'reparams': {*BASE, 'deltas.base'},
   'backbone': {*BASE, 'deltas.base'},
   'data': BASE,
   **{name: ENGINE for name in ('training', 'evaluation', 'bank')},

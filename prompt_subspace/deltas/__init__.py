@@ -1,7 +1,13 @@
 """Delta methods, one file each. A new method is one more line here."""
 
 from prompt_subspace.deltas.adapter import adapter
-from prompt_subspace.deltas.base import Method, Setting, check_names
+from prompt_subspace.deltas.base import (
+  Frozen,
+  Method,
+  Setting,
+  bound,
+  check_names,
+)
 from prompt_subspace.deltas.full import full
 from prompt_subspace.deltas.lora import lora
 from prompt_subspace.deltas.prefix import prefix
@@ -9,9 +15,11 @@ from prompt_subspace.deltas.prompt import prompt
 
 __all__ = [
   'METHODS',
+  'Frozen',
   'Method',
   'Setting',
   'adapter',
+  'bound',
   'full',
   'lora',
   'make',

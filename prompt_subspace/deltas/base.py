@@ -39,6 +39,18 @@ class Setting(NamedTuple):
     return self.weights['token_embedder']['embedding']
 
 
+class Frozen(NamedTuple):
+  """What compiled functions read and nothing trains; one of their arguments.
+
+  Attributes:
+    weights: of the backbone.
+    constants: of the method, see `Method`.
+  """
+
+  weights: Mapping
+  constants: Any = None
+
+
 class Method(NamedTuple):
   """A way to make deltas.
 
@@ -50,6 +62,11 @@ class Method(NamedTuple):
     reads_batch: whether `expand` looks at the batch.
     settings: the arguments it was made with, as JSON values; for cards and
       for telling whether two runs are of the same method.
+    constants: a tree of arrays that `expand` reads beside phi and that is not
+      trained, such as the basis of a subspace; it is then the third argument
+      of `expand`. None where there is none.
+    bind: (setting) -> the method with its constants, where these depend on the
+      backbone. Until it is bound, such a method can do nothing else.
   """
 
   name: str
@@ -57,6 +74,19 @@ class Method(NamedTuple):
   expand: Callable[[Phi, Any], Delta]
   reads_batch: bool = False
   settings: Mapping[str, Any] = {}
+  constants: Any = None
+  bind: Callable[[Setting], 'Method'] | None = None
+
+  def delta(self, phi: Phi, batch: Any, constants: Any = None) -> Delta:
+    """Returns `expand` of phi, with the constants where it takes any."""
+    if self.constants is None:
+      return self.expand(phi, batch)
+    return self.expand(phi, batch, constants)
+
+
+def bound(method: Method, setting: Setting) -> Method:
+  """Returns a method with its constants, whether or not it needs any."""
+  return method if method.bind is None else method.bind(setting)
 
 
 def stacks(config: Any) -> dict[str, int]:

@@ -13,6 +13,7 @@ from prompt_subspace.backbone import decode, forward
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.evaluation.metrics import METRICS, UndefinedMetric
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.vocabulary import Vocabulary
@@ -37,7 +38,7 @@ class Predictor(NamedTuple):
 
 def make_predictor(
   config: T5Config,
-  expand: Callable[[Any, Mapping], Mapping],
+  expand: Callable[[Any, Mapping, Any], Mapping],
   chunk: int | None = None,
   beams: int = 1,
 ) -> Predictor:
@@ -45,7 +46,7 @@ def make_predictor(
 
   Args:
     config: of the backbone.
-    expand: the method's.
+    expand: (phi, batch, constants) -> delta, `Method.delta`.
     chunk: rows computed at once; None suits the device.
     beams: width of beam search; 1 generates greedily.
   """
@@ -60,8 +61,10 @@ def make_predictor(
   @jax.jit
   def rank(frozen, phi, rows, batch, choices):
     def one(row_phi):
-      delta = expand(row_phi, batch)
-      scores = forward.choice_scores(config, frozen, delta, batch, choices)
+      delta = expand(row_phi, batch, frozen.constants)
+      scores = forward.choice_scores(
+        config, frozen.weights, delta, batch, choices
+      )
       # else the first choice would be the answer of a phi that went wrong
       broken = jnp.any(jnp.isnan(scores), axis=-1)
       return jnp.where(broken, -1, jnp.argmax(scores, axis=-1))
@@ -71,8 +74,8 @@ def make_predictor(
   @functools.partial(jax.jit, static_argnames='length')
   def generate(frozen, phi, rows, batch, length):
     def one(row_phi):
-      delta = expand(row_phi, batch)
-      args = (config, frozen, delta, batch['inputs'], length)
+      delta = expand(row_phi, batch, frozen.constants)
+      args = (config, frozen.weights, delta, batch['inputs'], length)
       encoded = batch.get('encoded')
       if beams > 1:
         return decode.beam(*args, beams, encoded=encoded)[0]
@@ -85,7 +88,7 @@ def make_predictor(
 
 def predict(
   predictor: Predictor,
-  frozen: Mapping,
+  frozen: Frozen,
   phi: Any,
   rows: Sequence[int],
   task: TaskArrays,
@@ -104,7 +107,7 @@ def predict(
 
   Args:
     predictor: of the method.
-    frozen: weights of the backbone.
+    frozen: weights of the backbone, and the method's constants.
     phi: stacked, one entry per row of the stack.
     rows: which rows of the stack to evaluate.
     task: the task.

@@ -2,7 +2,7 @@
 
 Qin et al. 2023 (MPT), section 3, and the settings of its appendix A. Each is an
 algorithm of the same training that tunes a prompt on one task: another
-objective (`meta.objectives`), on episodes (`meta.episodes`). Multi-task
+objective (`meta.objectives`), on episodes (`training.episodes`). Multi-task
 learning is tuning on the union of the source tasks, support and query both, so
 that all see the same data.
 """
@@ -16,8 +16,8 @@ import optax
 from jaxtyping import Array, Float
 
 from prompt_subspace.deltas.base import positive
-from prompt_subspace.meta import episodes, objectives
-from prompt_subspace.training import algorithm, optimizers
+from prompt_subspace.meta import objectives
+from prompt_subspace.training import algorithm, episodes, optimizers
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.optimizers import Optimizer
 

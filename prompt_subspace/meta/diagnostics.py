@@ -17,8 +17,8 @@ import numpy as np
 import optax
 
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.deltas.base import positive
-from prompt_subspace.meta import algorithms, episodes, objectives
+from prompt_subspace.deltas.base import Frozen, positive
+from prompt_subspace.meta import algorithms, objectives
 from prompt_subspace.training import rows, spec, stack, stage
 from prompt_subspace.training.stage import Stage
 
@@ -55,16 +55,15 @@ def look(
   phi = stage.initial(where, method, union, 0, 'initial')
   norm = float(optax.tree.norm(phi))
   config = where.backbone.config.replace(dropout_rate=0.0)
+  chosen = where.library[method]
+  frozen = Frozen(where.backbone.weights, chosen.constants)
   out = []
   for steps in what.inner_steps:
-    measure = jax.jit(
-      functools.partial(_measure, config, where.library[method], steps)
-    )
+    measure = jax.jit(functools.partial(_measure, config, chosen, steps))
     batches = list(_episodes(where, method, union, phi, steps, what.episodes))
     for rate in what.inner_rates:
       found = [
-        measure(where.backbone.weights, phi, batch, jnp.float32(rate))
-        for batch in batches
+        measure(frozen, phi, batch, jnp.float32(rate)) for batch in batches
       ]
       means = jax.tree.map(lambda *xs: float(np.mean(xs)), *found)
       out.append(

@@ -152,6 +152,7 @@ def _train(where: Stage, members: Sequence[Cell], place, label: str):
     where.settings,
     place,
     label,
+    where.library[members[0].method].constants,
   )
 
 

@@ -19,6 +19,7 @@ from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method, touches_encoder
 from prompt_subspace.training import algorithm as algorithms
+from prompt_subspace.training import episodes
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.spec import RowSpec, Settings
@@ -28,7 +29,8 @@ class Feed(NamedTuple):
   """What a stack is trained and evaluated on.
 
   Attributes:
-    train: arrays of all training examples, on the device.
+    train: arrays of all training examples, on the device: `inputs`,
+      `targets`, maybe `encoded`, and of unions of tasks `task`.
     held_out: (task, split) -> arrays, on the device.
     indices: the examples of each step and row; a tree of arrays where the
       algorithm has batches of several parts.
@@ -100,8 +102,9 @@ def make_feed(
   )
   cached = _caches_encoder(method, backbone, specs, tasks, settings)
 
-  def upload(inputs, targets):
-    data = {'inputs': jnp.asarray(inputs), 'targets': jnp.asarray(targets)}
+  def upload(inputs, targets, **more):
+    data = {'inputs': inputs, 'targets': targets, **more}
+    data = {name: jnp.asarray(x) for name, x in data.items()}
     if cached:
       data['encoded'] = _encode(backbone, inputs, settings.evaluation_batch)
     return data
@@ -110,6 +113,7 @@ def make_feed(
     train=upload(
       np.concatenate([_wide(a.inputs, most) for a in train.values()]),
       np.concatenate([_wide(a.targets, target_width) for a in train.values()]),
+      **_owners([tasks[n] for n in names]),
     ),
     held_out={
       (n, split): upload(a.inputs, a.targets)
@@ -122,6 +126,13 @@ def make_feed(
     target_width=target_width,
     padding=[_padding(every, row, widths) for row in shifted],
   )
+
+
+def _owners(tasks: Sequence[TaskArrays]) -> dict[str, np.ndarray]:
+  """Returns `task` [N, 1], to which task of its union an example belongs."""
+  if not all('parts' in t.record for t in tasks):
+    return {}
+  return {'task': np.concatenate([episodes.owners(t) for t in tasks])[:, None]}
 
 
 def _padding(every, indices, widths) -> float:
@@ -139,7 +150,9 @@ def _caches_encoder(method, backbone, specs, tasks, settings) -> bool:
   """Whether the encoder's output is the same for all steps, and kept."""
   if settings.cache_encoder is False or method.reads_batch:
     return False
-  delta = jax.eval_shape(lambda p: method.expand(p, {}), specs[0].phi)
+  delta = jax.eval_shape(
+    lambda p: method.delta(p, {}, method.constants), specs[0].phi
+  )
   if touches_encoder(delta) or backbone.config.dropout_rate > 0:
     return False
   positions = sum(

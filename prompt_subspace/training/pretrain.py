@@ -35,7 +35,6 @@ from prompt_subspace.training.checkpoints import Checkpoints
 from prompt_subspace.training.progress import Progress
 from prompt_subspace.vocabulary import Vocabulary
 
-
 # Axes before the last two, such as that of scanned layers, are a stack.
 MATRIX = contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
 
@@ -77,10 +76,7 @@ def optimizer(
   def dimensions(params):
     flat = trees.flatten(params)
     return trees.unflatten(
-      {
-        path: MATRIX if is_layer_matrix(path) else None
-        for path in flat
-      }
+      {path: MATRIX if is_layer_matrix(path) else None for path in flat}
     )
 
   return optax.chain(
@@ -228,9 +224,7 @@ def pretrain(
         f'texts: expected a file of plain text, found no {path}.'
       )
   config = configs.sized(size, dropout_rate=0.0)
-  trained = config.replace(
-    dropout_rate=dropout, dtype=dtype, scan_layers=scan
-  )
+  trained = config.replace(dropout_rate=dropout, dtype=dtype, scan_layers=scan)
   given = _given(start, config, vocabulary)
   if given is not None:
     vocabulary = given.vocabulary.path

@@ -22,7 +22,7 @@ from prompt_subspace.backbone import forward
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.deltas.base import Method
+from prompt_subspace.deltas.base import Frozen, Method
 from prompt_subspace.evaluation import predict
 from prompt_subspace.objectives import Objective
 from prompt_subspace.training import algorithm as algorithms
@@ -75,20 +75,23 @@ class Engine(NamedTuple):
   predictor: predict.Predictor
 
 
-def task_loss(config: T5Config, method: Method, frozen: Any) -> Objective:
+def task_loss(config: T5Config, method: Method, frozen: Frozen) -> Objective:
   """Returns the loss of a method on batches of examples.
 
   Args:
     config: of the backbone; dropout is as it says.
     method: makes the delta.
-    frozen: the backbone's weights.
+    frozen: the backbone's weights, and the method's constants.
   """
 
   def run(delta, batch, key):
     key = key if config.dropout_rate > 0 else None
-    return forward.logits(config, frozen, delta, batch, key)
+    return forward.logits(config, frozen.weights, delta, batch, key)
 
-  return objectives.task_loss(run, method.expand)
+  def expand(phi, batch):
+    return method.delta(phi, batch, frozen.constants)
+
+  return objectives.task_loss(run, expand)
 
 
 def make_engine(
@@ -110,7 +113,7 @@ def make_engine(
     algorithm: what is minimised, and on which examples.
   """
   config = backbone.config
-  delta = jax.eval_shape(lambda p: method.expand(p, {}), phi)
+  delta = jax.eval_shape(lambda p: method.delta(p, {}, method.constants), phi)
   prompt = trees.flatten(delta).get('encoder/prompt')
 
   extra = 0 if prompt is None else prompt.shape[-2]
@@ -130,7 +133,7 @@ def make_engine(
   probe = algorithm.probe and stack_rows.make_probe(
     lambda frozen: algorithm.probe(loss_of(frozen), split), settings.chunk
   )
-  predictor = predict.make_predictor(config, method.expand, settings.chunk)
+  predictor = predict.make_predictor(config, method.delta, settings.chunk)
   return Engine(method, algorithm, step, probe, predictor)
 
 
@@ -139,6 +142,7 @@ class Stack(NamedTuple):
 
   engine: Engine
   backbone: Backbone
+  frozen: Frozen
   specs: Sequence[RowSpec]
   tasks: Mapping[str, TaskArrays]
   settings: Settings
@@ -154,6 +158,7 @@ def train_stack(
   settings: Settings,
   folder: str | pathlib.Path | None = None,
   description: str = '',
+  constants: Any = None,
 ) -> list[RowResult]:
   """Trains rows to the end and evaluates each at its best step.
 
@@ -167,6 +172,8 @@ def train_stack(
     folder: for checkpoints and TensorBoard; None keeps none. The checkpoints
       stay until `remove_checkpoints`.
     description: what the progress line begins with.
+    constants: of the rows' method, where the engine was made with others of
+      the same shapes; None: those of the engine's method.
 
   Returns:
     A result for each row, in order.
@@ -176,7 +183,10 @@ def train_stack(
   data = feed.make_feed(
     engine.method, engine.algorithm, backbone, specs, tasks, settings
   )
-  stack = Stack(engine, backbone, specs, tasks, settings, data)
+  if constants is None:
+    constants = engine.method.constants
+  frozen = Frozen(backbone.weights, constants)
+  stack = Stack(engine, backbone, frozen, specs, tasks, settings, data)
   state = stack_rows.start([s.phi for s in specs], optimizer)
   at, before, embeddings = 0, 0.0, None
   with contextlib.ExitStack() as exits:
@@ -251,17 +261,17 @@ def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
       for s in stack.specs
     ]
   )
-  weights, found = stack.backbone.weights, []
+  found = []
   for number in range(at, until):
     batch = stack.feed.batch(number)
     state, metrics = stack.engine.step(
-      state, weights, batch, rates, keys, number
+      state, stack.frozen, batch, rates, keys, number
     )
     found.append(metrics)
   means = jax.tree.map(lambda *xs: np.stack(xs).mean(axis=0), *found)
   means.pop('weight', None)
   if stack.engine.probe:
-    seen = stack.engine.probe(state.phi, weights, batch, keys, until)
+    seen = stack.engine.probe(state.phi, stack.frozen, batch, keys, until)
     means |= jax.tree.map(np.asarray, seen)
   return state, means
 
@@ -280,7 +290,7 @@ def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
       continue
     predictions = predict.predict(
       stack.engine.predictor,
-      stack.backbone.weights,
+      stack.frozen,
       phi,
       rows,
       task,

@@ -13,7 +13,7 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.tasks import Task
-from prompt_subspace.deltas import METHODS
+from prompt_subspace.deltas import METHODS, base
 from prompt_subspace.deltas.base import Method, Setting, check_names
 from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import optimizers, spec, stack
@@ -88,12 +88,13 @@ def make(
       'weights.load(folder, vocabulary=...).'
     )
   config = backbone.config.replace(dropout_rate=dropout)
+  setting = backbones.setting(backbone)
   return Stage(
     folder=pathlib.Path(folder),
     bank=epath.Path(folder) / 'bank',
     backbone=backbone._replace(config=config),
-    setting=backbones.setting(backbone),
-    library={name: library[name] for name in methods},
+    setting=setting,
+    library={name: base.bound(library[name], setting) for name in methods},
     optimizer=optimizer,
     settings=settings,
     keep=tuple(methods if keep is None else keep),

@@ -29,8 +29,8 @@ def phi(small):
 def run(backbone, phi, task, rows=(0, 1, 2), predictor=None, **options):
   split = task.splits['test']
   return predict.predict(
-    predictor or predict.make_predictor(backbone.config, METHOD.expand),
-    backbone.weights,
+    predictor or predict.make_predictor(backbone.config, METHOD.delta),
+    deltas.Frozen(backbone.weights),
     phi,
     rows,
     task,
@@ -105,7 +105,7 @@ def test_beams_are_searched_when_asked_for(small, phi, monkeypatch):
 
   monkeypatch.setattr(decode, 'beam', beam)
   task = sample.task(small.vocabulary, 'generation', counts={'test': 3})
-  predictor = predict.make_predictor(small.config, METHOD.expand, beams=3)
+  predictor = predict.make_predictor(small.config, METHOD.delta, beams=3)
   found = run(small, phi, task, predictor=predictor, length=2)
   assert set(asked) == {3}
   assert found == [[small.vocabulary.decode([7, 7])] * 3] * ROWS

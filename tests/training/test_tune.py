@@ -75,7 +75,15 @@ def fake(monkeypatch):
   asked = []
 
   def train_stack(
-    engine, backbone, optimizer, specs, tasks, settings, folder, description
+    engine,
+    backbone,
+    optimizer,
+    specs,
+    tasks,
+    settings,
+    folder,
+    description,
+    constants,
   ):
     asked.append((specs, tasks))
     return [

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_subspace.data import mixtures
-from prompt_subspace.meta import episodes
-from prompt_subspace.training import algorithm
+from prompt_subspace.training import algorithm, episodes
 from prompt_subspace.training.spec import RowSpec, Settings
 from tests import sample
 

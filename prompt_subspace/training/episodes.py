@@ -1,9 +1,10 @@
 """Episodes: which task, and which of its examples, at each outer step.
 
-Qin et al. 2023, section 3: an outer step samples a source task, its support
-batches for the inner steps and its query batch. They are drawn from the union
-of the source tasks (`data.mixtures.join`), whose record says where each task's
-training and validation examples stand.
+Qin et al. 2023 (MPT), section 3: an outer step samples a source task, its
+support batches for the inner steps and its query batch. They are drawn from the
+union of the source tasks (`data.mixtures.join`), whose record says where each
+task's training and validation examples stand. What learns from many tasks
+without such a division has support batches alone.
 
 What a row sees at a step depends on its key and the step alone, as for every
 other row. Tasks come in shuffled rounds, so that each is seen once before any
@@ -43,7 +44,7 @@ def parts(union: TaskArrays, together: bool = False) -> list[Part]:
 
   Args:
     union: of `mixtures.join`, with 'train' and 'validation' of each task.
-    together: support is both of them; Reptile has no query set.
+    together: support is all that a task has; Reptile has no query set.
 
   Raises:
     ValueError: it is not such a union.
@@ -61,14 +62,24 @@ def parts(union: TaskArrays, together: bool = False) -> list[Part]:
     first += count
   out = []
   for task, splits in found.items():
+    if together:
+      every = np.concatenate(list(splits.values()))
+      out.append(Part(task, every, every[:0]))
+      continue
     if set(splits) != {'train', 'validation'}:
       raise ValueError(
         f'tasks: expected train and validation examples of {task!r}, the '
         f'support and query of its episodes, found only {sorted(splits)}.'
       )
-    support, query = splits['train'], splits['validation']
-    both = np.concatenate([support, query])
-    out.append(Part(task, both if together else support, query))
+    out.append(Part(task, splits['train'], splits['validation']))
+  return out
+
+
+def owners(union: TaskArrays) -> Int[np.ndarray, ' N']:
+  """Returns for each example of a union the number of its task."""
+  out = np.zeros(len(union.splits['train'].labels), np.int32)
+  for number, part in enumerate(parts(union, together=True)):
+    out[part.support] = number
   return out
 
 
