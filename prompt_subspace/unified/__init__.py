@@ -1,0 +1,1 @@
+"""UDT: one small subspace for all delta methods (Yi et al. 2022)."""

@@ -1,0 +1,267 @@
+"""Runs a study of the unified subspace, stage by stage; writes its tables."""
+
+import functools
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_subspace import trees
+from prompt_subspace.bank import store
+from prompt_subspace.training import cells, job, results, stage
+from prompt_subspace.training.cells import Cell
+from prompt_subspace.training.stage import Stage
+from prompt_subspace.unified import (
+  columns,
+  evaluate,
+  joint,
+  landscape,
+  plan,
+  transfer,
+)
+from prompt_subspace.unified.landscape import Look
+from prompt_subspace.unified.plan import Space, Study
+
+
+def describe(study: Study) -> str:
+  """The plan for people."""
+  lines = [stage.describe_backbone(study.base)]
+  lines += [stage.describe_task(n, a) for n, a in study.data.items()]
+  some = next(iter(study.held.values()))
+  lines += [f'type       {n}: {s.size:,} parameters' for n, s in some.items()]
+  for name, group in study.groups.items():
+    lines.append(
+      f'group      {name}: {", ".join(group.train)}; unseen '
+      f'{", ".join(group.unseen)}'
+    )
+  every = known_cells(study)
+  left = sum(not cells.is_done(study.folder, c.id) for c in every)
+  steps = (study.base.settings.steps, study.joint.steps, study.inside.steps)
+  return '\n'.join(
+    [
+      *lines,
+      f'spaces     {len(study.spaces)}: sizes {list(study.sizes)}, maps '
+      f'{", ".join(study.maps)}, seeds {list(study.seeds)}; {study.how.pipeline} '
+      'pipeline',
+      'steps      {} for originals, {} for maps, {} for codes'.format(*steps),
+      f'runs       {len(every)}, {left} to do; results in {study.folder}',
+    ]
+  )
+
+
+def known_cells(study: Study) -> list[Cell]:
+  """Returns all cells of the study, by name: those of spaces cannot run."""
+  out = _originals(study)
+  for space in study.spaces:
+    out.append(plan.joint_cell(study, space, None))
+    out += _inside(study, space, None)
+  return out
+
+
+def _originals(study: Study) -> list[Cell]:
+  return [
+    cell
+    for kind, task, seed in itertools.product(
+      study.types, plan.original_tasks(study), study.seeds
+    )
+    for cell in plan.original_cells(study, task, kind, seed)
+  ]
+
+
+def _inside(study: Study, space: Space, where: Stage | None) -> list[Cell]:
+  return [
+    cell
+    for kind, task in itertools.product(
+      study.types, study.groups[space.group].unseen
+    )
+    for cell in plan.inside_cells(study, space, where, task, kind)
+  ]
+
+
+def run(study: Study, identity: Mapping[str, Any], look: Look) -> None:
+  """Makes what is missing, stage by stage; then writes the tables.
+
+  Args:
+    study: what is planned.
+    identity: what decides its numbers.
+    look: which landscapes are drawn.
+  """
+  job.claim(study.folder, identity)
+  made: list[Cell] = []
+
+  def finish(where, wanted, title):
+    made.extend(wanted)
+    cells.run(where, wanted, functools.partial(_collect, study, made), title)
+
+  finish(study.base, _originals(study), 'originals ')
+  drawn = []
+  for number, space in enumerate(study.spaces, start=1):
+    title = f'space {number}/{len(study.spaces)} '
+    where = plan.joint_stage(study, space)
+    cell = plan.joint_cell(study, space, where)
+    finish(where, [cell], title)
+    found = store.read(where.bank / cell.id).phi
+    inside = plan.inside_stage(
+      study, space, joint.bases_of(where.library['joint'], found)
+    )
+    finish(inside, _inside(study, space, inside), title)
+    _recover(study, space, where.library['joint'], inside, found)
+    drawn += _landscapes(study, space, inside, look)
+  _collect(study, made)
+  rows = [r for s in study.spaces for r in _stored(study, s)]
+  results.write_csv(study.folder / 'recovery.csv', rows, columns.RECOVERY)
+  path = study.folder / 'landscapes.csv'
+  results.write_csv(path, drawn, columns.LANDSCAPES)
+
+
+def _collect(study: Study, made: Sequence[Cell]) -> None:
+  """Writes results.csv of the cells so far."""
+  done = [c.id for c in made if cells.is_done(study.folder, c.id)]
+  rows = [
+    {'cell': name, **row}
+    for name, row in zip(done, cells.read(study.folder, done), strict=True)
+  ]
+  results.write_csv(study.folder / 'results.csv', rows, columns.CELLS)
+
+
+# -- recovery: what is known of a space is kept in a file of its own
+
+
+def _place(study: Study, space: Space):
+  return study.folder / 'recovery' / f'{space.id}.csv'
+
+
+def _stored(study: Study, space: Space) -> list[dict[str, Any]]:
+  return results.read_csv(_place(study, space), columns.RECOVERY)
+
+
+def _recover(study, space, method, inside: Stage, phi) -> None:
+  """Writes what codes reach in a space, once."""
+  path = _place(study, space)
+  known = _stored(study, space) if path.exists() else []
+  group = study.groups[space.group]
+  have = {(r['stage'], r['task'], r['source'], r['type']) for r in known}
+  codes = joint.codes_of(plan.sides(study, space), method, phi, study.how)
+  rows = list(known)
+  for kind in study.types:
+    for number, task in enumerate(group.train):
+      if ('approximation', task, kind, kind) not in have:
+        code = codes[kind][number]
+        one = {'code': code, 'cell': f'maps-{space.id}', 'step': 0}
+        rows.append(_row(study, space, inside, task, kind, kind, [one]))
+  for task, source in itertools.product(group.unseen, study.types):
+    tried = plan.path(
+      study, plan.inside_cells(study, space, inside, task, source)
+    )
+    for kind in study.types:
+      name = 'inside' if kind == source else 'transfer'
+      if (name, task, source, kind) not in have:
+        rows.append(_row(study, space, inside, task, source, kind, tried))
+  if len(rows) > len(known):
+    results.write_csv(path, rows, columns.RECOVERY)
+
+
+def _row(study, space, inside: Stage, task, source, kind, tried):
+  """One line of recovery.csv."""
+  seen = task in study.groups[space.group].train
+  data = study.data[task]
+  if kind == source and not seen:
+    # known from the run itself
+    own = plan.best(
+      study, plan.inside_cells(study, space, inside, task, kind)
+    )
+    row = cells.read(study.folder, [own.id])[0]
+    found = {n: row[n] for n in ('validation', 'test')}
+    found |= {'cell': own.id, 'step': row['best_step']}
+  else:
+    found = transfer.transfer(inside, kind, tried, data, study.choose_by)
+  original = None
+  if task in plan.original_tasks(study):
+    cell = plan.best(study, plan.original_cells(study, task, kind, space.seed))
+    original = cells.read(study.folder, [cell.id])[0]['test']
+  stages = {True: 'inside', False: 'transfer'}
+  return {
+    'stage': 'approximation' if seen else stages[kind == source],
+    'group': space.group,
+    'maps': space.maps,
+    'size': space.size,
+    'seed': space.seed,
+    'task': task,
+    'source': source,
+    'type': kind,
+    'original': original,
+    'majority': study.majority[task],
+    **found,
+  }
+
+
+# -- landscapes
+
+
+def _landscapes(study: Study, space: Space, inside: Stage, look: Look):
+  """Evaluates the planes that are asked for; returns their lines."""
+  if not look.wants(space.maps, space.size, space.seed):
+    return []
+  out = []
+  types = look.types or study.types[:3]
+  for task in study.groups[space.group].unseen:
+    if look.tasks is not None and task not in look.tasks:
+      continue
+    own = {
+      kind: plan.best(
+        study, plan.inside_cells(study, space, inside, task, kind)
+      )
+      for kind in types
+    }
+    codes = [_best_code(study, own[kind]) for kind in types]
+    where = landscape.plane(codes)
+    name = f'{space.id}-{plan.plain(task)}'
+    path = study.folder / 'landscapes' / f'{name}.csv'
+
+    def score(kind, points, task=task):
+      found = evaluate.scores(
+        inside, kind, points, study.data[task], 'validation', look.examples
+      )
+      return evaluate.values(found)
+
+    began, known = time.monotonic(), path.exists()
+    points = landscape.evaluate(path, where, look.points, score, types)
+    if not known:
+      seconds = time.monotonic() - began
+      print(f'{name}: {len(points):,} evaluations in {seconds:.0f} s')
+    for kind, (x, y) in zip(types, where.marks, strict=True):
+      original = plan.best(
+        study, plan.original_cells(study, task, kind, space.seed)
+      )
+      row = cells.read(study.folder, [original.id])[0]
+      out.append(
+        {
+          'name': name,
+          **space._asdict(),
+          'task': task,
+          'type': kind,
+          'x': float(x),
+          'y': float(y),
+          'original': row['validation'],
+          'majority': study.majority[task],
+          'examples': look.examples,
+          'file': f'landscapes/{name}.csv',
+        }
+      )
+  return out
+
+
+def _best_code(study: Study, cell: Cell):
+  """The code of a run at its best step."""
+  row = cells.read(study.folder, [cell.id])[0]
+  return next(
+    p['code'] for p in plan.path(study, [cell]) if p['step'] == row['best_step']
+  )
+
+
+def sizes(study: Study) -> dict[str, int]:
+  """Returns the parameters of each type, for the record."""
+  some = next(iter(study.held.values()))
+  return {n: side.size for n, side in some.items()} | {
+    'backbone': trees.size(study.base.backbone.weights)
+  }
