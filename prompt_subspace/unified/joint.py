@@ -116,7 +116,7 @@ def shared(
     'fixed': fixed,
   }
   if how.pipeline == 'whole':
-    constants['solutions'] = dict(solutions)
+    constants['solutions'] = jax.tree.map(jnp.asarray, dict(solutions))
 
   def init(key, setting):
     del setting
@@ -235,7 +235,9 @@ def optimizer(inner: Optimizer, how: Joint) -> Optimizer:
   def make(rate):
     return optax.multi_transform(
       {'maps': inner(rate), 'codes': inner(how.code_rate * rate)},
-      lambda phi: {n: jax.tree.map(lambda _, n=n: n, x) for n, x in phi.items()},
+      lambda phi: {
+        n: jax.tree.map(lambda _, n=n: n, x) for n, x in phi.items()
+      },
     )
 
   return make if how.pipeline == 'short' else inner

@@ -177,9 +177,11 @@ def best(study: Study, tried: Sequence[Cell]) -> Cell:
   """Returns the finished run with the best validation score."""
   rows = cells.read(study.folder, [c.id for c in tried])
   worth = [r['validation'] for r in rows]
-  return tried[int(np.nanargmax(worth))] if not all(
-    map(np.isnan, worth)
-  ) else tried[0]
+  return (
+    tried[int(np.nanargmax(worth))]
+    if not all(map(np.isnan, worth))
+    else tried[0]
+  )
 
 
 # -- stage 1

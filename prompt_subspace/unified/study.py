@@ -1,8 +1,8 @@
 """The study of the unified subspace: types x tasks x spaces, and transfer.
 
-Yi et al. 2022 (UDT), section 3: solutions of several delta types (stage 0), maps
-from one space of codes to them (stage 1), codes of unseen tasks (stage 2), and
-codes that other types found (stage 3).
+Yi et al. 2022 (UDT), section 3: solutions of several delta types (stage 0),
+maps from one space of codes to them (stage 1), codes of unseen tasks (stage 2),
+and codes that other types found (stage 3).
 """
 
 from collections.abc import Mapping, Sequence
@@ -194,7 +194,9 @@ def _maps(maps, library) -> dict[str, dict[str, Reparam]]:
   """Returns the maps of every type, by kind."""
   out = {}
   for name, kind in maps.items():
-    by_type = dict.fromkeys(library, kind) if isinstance(kind, Reparam) else kind
+    by_type = (
+      dict.fromkeys(library, kind) if isinstance(kind, Reparam) else kind
+    )
     if missing := sorted(set(library) - set(by_type)):
       raise ValueError(
         f'maps: expected an entry for every type in {name!r}, missing '

@@ -41,8 +41,8 @@ def describe(study: Study) -> str:
     [
       *lines,
       f'spaces     {len(study.spaces)}: sizes {list(study.sizes)}, maps '
-      f'{", ".join(study.maps)}, seeds {list(study.seeds)}; {study.how.pipeline} '
-      'pipeline',
+      f'{", ".join(study.maps)}, seeds {list(study.seeds)}; '
+      f'{study.how.pipeline} pipeline',
       'steps      {} for originals, {} for maps, {} for codes'.format(*steps),
       f'runs       {len(every)}, {left} to do; results in {study.folder}',
     ]
@@ -167,9 +167,7 @@ def _row(study, space, inside: Stage, task, source, kind, tried):
   data = study.data[task]
   if kind == source and not seen:
     # known from the run itself
-    own = plan.best(
-      study, plan.inside_cells(study, space, inside, task, kind)
-    )
+    own = plan.best(study, plan.inside_cells(study, space, inside, task, kind))
     row = cells.read(study.folder, [own.id])[0]
     found = {n: row[n] for n in ('validation', 'test')}
     found |= {'cell': own.id, 'step': row['best_step']}

@@ -1,0 +1,293 @@
+"""The study: what is run, on what, and that its numbers are what they say."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_subspace import deltas, reparams, trees
+from prompt_subspace.bank import store
+from prompt_subspace.deltas.base import Frozen
+from prompt_subspace.evaluation import predict
+from prompt_subspace.training import results, spec
+from prompt_subspace.unified import columns, landscape, study
+from prompt_subspace.unified.joint import Joint
+from prompt_subspace.unified.landscape import Look
+from tasks import english  # noqa: F401  registers the templates of real tasks
+from tests import made_up
+from tests.made_up import table
+
+SETTINGS = spec.Settings(
+  steps=4,
+  batch_size=2,
+  evaluate_every=2,
+  validation_examples=8,
+  test_examples=8,
+  evaluation_batch=8,
+  buckets=1,
+)
+GROUPS = {
+  'one': {'train': ['reviews'], 'unseen': ['questions']},
+  'many': {'train': ['reviews', 'topics'], 'unseen': ['causes', 'questions']},
+}
+LIBRARY = {
+  'adapter': deltas.adapter(rank=2),
+  'lora': deltas.lora(rank=1),
+  'prefix': deltas.prefix(length=2, hidden=3),
+}
+
+
+@pytest.fixture(scope='module')
+def make(small, tmp_path_factory):
+  """Plans a small study, with some arguments changed."""
+  shared = {
+    'groups': GROUPS,
+    'library': LIBRARY,
+    'sizes': [3],
+    'original': SETTINGS,
+    'approximation': SETTINGS,
+    'inside': SETTINGS,
+    'inside_rates': [0.05, 0.01],
+    'backbone': small,
+    'max_input': 24,
+    'max_target': 8,
+    'cache': str(tmp_path_factory.mktemp('cache')),
+  }
+  return lambda out, **changes: study.unify(out=str(out), **shared | changes)
+
+
+@pytest.fixture(scope='module')
+def finished(make, tmp_path_factory):
+  """A whole study of one group, with a landscape."""
+  folder = tmp_path_factory.mktemp('study')
+  make(folder, **ONE).run()
+  return folder
+
+
+ONE = {
+  'groups': {'one': GROUPS['one']},
+  'look': Look(maps=['linear'], reach=1.0, step=0.5, examples=8),
+}
+
+
+@pytest.fixture
+def fake(monkeypatch):
+  return made_up.training(monkeypatch)
+
+
+def recovery(folder):
+  return results.read_csv(folder / 'recovery.csv', columns.RECOVERY)
+
+
+# -- what is run
+
+
+def test_the_whole_study_runs_and_is_made_once(finished, make, capsys):
+  rows = table(finished)
+  stages = [r['stage'] for r in rows]
+  # types x tasks; one space; types x rates
+  assert [stages.count(s) for s in ('original', 'maps', 'inside')] == [6, 1, 6]
+  found = recovery(finished)
+  count = {
+    s: sum(r['stage'] == s for r in found)
+    for s in ('approximation', 'inside', 'transfer')
+  }
+  assert count == {'approximation': 3, 'inside': 3, 'transfer': 6}
+  assert {
+    (r['source'], r['type']) for r in found if r['stage'] == 'transfer'
+  } == {(a, b) for a in LIBRARY for b in LIBRARY if a != b}
+  assert '13, 0 to do' in make(finished, **ONE).plan
+  before = (finished / 'recovery.csv').read_text()
+  capsys.readouterr()
+  make(finished, **ONE).run()
+  assert (finished / 'recovery.csv').read_text() == before
+  assert 'evaluations in' not in capsys.readouterr().out
+
+
+def test_tuning_with_the_type_itself_is_its_run(finished):
+  rows = {r['cell']: r for r in table(finished)}
+  for row in recovery(finished):
+    if row['stage'] == 'inside':
+      own = rows[row['cell']]
+      assert float(own['test']) == row['test']
+      assert own['method'] == row['type'] == row['source']
+      rivals = [
+        float(r['validation'])
+        for r in rows.values()
+        if r['stage'] == 'inside' and r['method'] == row['type']
+      ]
+      assert row['validation'] == max(rivals)
+
+
+def test_originals_are_the_best_by_validation(finished):
+  rows = [r for r in table(finished) if r['stage'] == 'original']
+  for row in recovery(finished):
+    own = [
+      r for r in rows if r['task'] == row['task'] and r['method'] == row['type']
+    ]
+    best = max(own, key=lambda r: float(r['validation']))
+    assert row['original'] == float(best['test'])
+
+
+def test_a_transferred_score_is_that_of_the_code_with_the_other_type(
+  finished, make, small
+):
+  """By hand: the code out of the run's history, through the map from the bank,
+  added to where the type starts."""
+  row = next(
+    r
+    for r in recovery(finished)
+    if (r['stage'], r['source'], r['type']) == ('transfer', 'lora', 'prefix')
+  )
+  record = json.loads((finished / 'rows' / f'{row["cell"]}.json').read_text())
+  at = next(p for p in record['history'] if p['step'] == row['step'])
+  code = np.array([at[f'code/{i}'] for i in range(3)], np.float32)
+  maps = store.read(finished / 'bank' / 'maps-one-linear-z3-s0').phi
+  method = LIBRARY['prefix']
+  from tests import sample
+
+  start, back = trees.ravel(
+    method.init(jax.random.key(0), sample.setting(small))
+  )
+  phi = back(start + code @ maps['maps']['prefix']['up'])
+  assert row['test'] == score(small, make, method, phi, 'test')
+  assert row['validation'] == score(small, make, method, phi, 'validation')
+
+
+def score(small, make, method, phi, split):
+  """The score of a phi on the unseen task, without anything of the study."""
+  from prompt_subspace.data import arrays, tasks
+
+  task = tasks.find('questions', None)
+  held = arrays.prepare(
+    task, small.vocabulary, make.__closure__[0].cell_contents['cache'], 24, 8
+  )
+  data = {
+    'inputs': held.splits[split].inputs,
+    'targets': held.splits[split].targets,
+  }
+  texts = predict.predict(
+    predict.make_predictor(small.config, method.delta),
+    Frozen(small.weights),
+    jax.tree.map(lambda x: x[None], phi),
+    [0],
+    held,
+    split,
+    jax.tree.map(jax.numpy.asarray, data),
+    small.vocabulary,
+    small.config.vocab_size,
+    examples=8,
+  )
+  return predict.score(held, split, texts[0])['score']
+
+
+def test_transfer_is_chosen_by_the_type_that_uses_the_code(finished):
+  """Never by test scores: validation of the chosen is the highest tried."""
+  for row in recovery(finished):
+    if row['stage'] == 'transfer':
+      assert row['cell'].startswith('inside-one-linear-z3-s0-questions-')
+      assert f'-{row["source"]}-' in row['cell']
+      assert row['step'] in (2, 4)
+
+
+def test_the_landscape_is_of_the_codes_that_were_found(finished):
+  lines = results.read_csv(finished / 'landscapes.csv', columns.LANDSCAPES)
+  assert [r['type'] for r in lines] == list(LIBRARY)
+  assert (lines[0]['x'], lines[0]['y']) == (0, 0)
+  assert (lines[1]['x'], lines[1]['y']) == (1, 0)
+  rows = landscape.read(finished / lines[0]['file'])
+  assert len(rows) == 3 * 25
+  # at the first solution's place, the first type has its own score
+  own = next(
+    r
+    for r in recovery(finished)
+    if r['stage'] == 'inside' and r['type'] == 'adapter'
+  )
+  here = next(
+    r for r in rows if (r['x'], r['y'], r['type']) == (0, 0, 'adapter')
+  )
+  assert here['score'] == own['validation']
+
+
+def test_maps_are_trained_on_what_the_originals_reached(
+  tmp_path, make, fake, small
+):
+  job = make(tmp_path, groups={'many': GROUPS['many']})
+  asked = []
+  from prompt_subspace.unified import joint
+
+  real = joint.shared
+
+  def watch(held, size, seed, tasks, how, solutions):
+    asked.append((held, solutions))
+    return real(held, size, seed, tasks, how, solutions)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(joint, 'shared', watch)
+    # made-up rows have no codes in their history
+    with pytest.raises(KeyError, match='code/0'):
+      job.run()
+  held, solutions = asked[0]
+  for number, task in enumerate(GROUPS['many']['train']):
+    entry = store.read(tmp_path / 'bank' / f'original-{task}-lora-s0-r0.01')
+    flat, _ = trees.ravel(entry.phi)
+    np.testing.assert_allclose(
+      solutions['lora'][number], flat - held['lora'].start.flat, rtol=1e-6
+    )
+
+
+def test_the_short_pipeline_needs_no_originals_of_its_training_tasks(
+  tmp_path, make
+):
+  kinds = {'linear': reparams.linear(down=False)}
+  short = make(tmp_path, how=Joint(pipeline='short'), maps=kinds)
+  whole = make(tmp_path / 'other')
+  # 3 types: 2 unseen tasks, or 4 tasks; 2 spaces; 3 unseen places x 2 rates
+  assert f'runs       {3 * 2 + 2 + 3 * 3 * 2},' in short.plan
+  assert f'runs       {3 * 4 + 2 + 3 * 3 * 2},' in whole.plan
+
+
+def test_kinds_of_maps_may_differ_by_type(tmp_path, make):
+  kinds = {
+    'mixed': {
+      'adapter': reparams.linear(down=False),
+      'lora': reparams.linear(down=False, scale=0.1),
+    }
+  }
+  with pytest.raises(ValueError, match="maps: .*'mixed', missing .'prefix'"):
+    make(tmp_path, how=Joint(pipeline='short'), maps=kinds)
+  kinds['mixed']['prefix'] = kinds['mixed']['adapter']
+  make(tmp_path, how=Joint(pipeline='short'), maps=kinds)
+
+
+def test_a_folder_of_other_settings_is_refused(finished, make):
+  with pytest.raises(ValueError, match='joint_rate'):
+    make(finished, **ONE, rate=0.5)
+  # more of the same is no contradiction
+  more = make(finished, **ONE | {'groups': GROUPS}, sizes=[3, 2], seeds=[0, 1])
+  assert 'spaces     8' in more.plan
+
+
+def test_mistakes_are_found_before_anything_runs(tmp_path, make):
+  for changes, said in (
+    ({'groups': {}}, 'groups'),
+    ({'groups': {'a': {'train': ['reviews']}}}, "groups: expected .*'train'"),
+    (
+      {'groups': {'a': {'train': ['reviews'], 'unseen': ['reviews']}}},
+      "unseen tasks of 'a' .*reviews.* on both sides",
+    ),
+    (
+      {'groups': {'a': {'train': 'reviews', 'unseen': ['topics']}}},
+      'groups, a',
+    ),
+    ({'sizes': [0]}, 'sizes: expected a whole number'),
+    ({'choose_by': 'test'}, 'choose_by: .*source'),
+    ({'rates': {'lora': [0.1]}}, "rates: .*'adapter'"),
+    ({'look': Look(maps=['fastfood'])}, 'look.maps'),
+    ({'look': Look(maps=['linear'], types=('lora',))}, 'look.types'),
+    ({'how': Joint(pipeline='middle')}, 'pipeline'),
+  ):
+    with pytest.raises(ValueError, match=said):
+      make(tmp_path, **changes)
+  assert not list(tmp_path.iterdir())
