@@ -19,7 +19,7 @@ import optax
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Frozen, positive
 from prompt_subspace.meta import algorithms, objectives
-from prompt_subspace.training import rows, spec, stack, stage
+from prompt_subspace.training import episodes, rows, spec, stack, stage
 from prompt_subspace.training.stage import Stage
 
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from prompt_subspace.reparams.base import Reparam
 
 from prompt_subspace import trees
 from prompt_subspace.deltas.base import Method, Setting, bound, positive
+from prompt_subspace.reparams.base import Reparam
 
 
 class Origin(NamedTuple):
