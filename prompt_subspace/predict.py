@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_subspace import deltas
+from prompt_subspace import deltas, reparams
 from prompt_subspace.backbone import decode, forward
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
@@ -30,6 +30,7 @@ from prompt_subspace.bank import store
 from prompt_subspace.data import batches
 from prompt_subspace.data.templates import Template
 from prompt_subspace.evaluation import predict
+from prompt_subspace.reparams import subspace
 from prompt_subspace.vocabulary import EOS
 
 
@@ -182,13 +183,7 @@ def _alike(entries: Sequence[store.Entry]) -> list[list[int]]:
 
 def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
   """Returns (inputs, owners, choices) -> results, for entries of one shape."""
-  method = deltas.bound(
-    deltas.make(
-      entries[0].card['method'],
-      **_arguments(entries[0].card['settings']),
-    ),
-    backbones.setting(backbone),
-  )
+  method = _method(entries[0].card, backbone)
   phi = jax.tree.map(lambda *xs: jnp.stack(xs), *(e.phi for e in entries))
   labels = entries[0].card.get('label_texts')
   config, vocabulary = backbone.config, backbone.vocabulary
@@ -244,6 +239,19 @@ def _tokens(texts: Sequence[Sequence[str]], vocabulary) -> np.ndarray:
     for j, tokens in enumerate(row):
       out[i, j, : len(tokens)] = tokens
   return out
+
+
+def _method(card: Mapping[str, Any], backbone: Backbone) -> deltas.Method:
+  """The method of a stored delta, with its constants."""
+  if card['method'] == 'subspace':
+
+    def make(name, **settings):
+      return deltas.make(name, **_tuples(settings))
+
+    made = subspace.again(card['settings'], make, reparams.make)
+  else:
+    made = deltas.make(card['method'], **_arguments(card['settings']))
+  return deltas.bound(made, backbones.setting(backbone))
 
 
 def _arguments(settings: dict) -> dict:

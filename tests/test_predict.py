@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_subspace import deltas, predict
+from prompt_subspace import deltas, predict, reparams
 from prompt_subspace.backbone import decode, forward, weights
 from prompt_subspace.bank import store
+from prompt_subspace.reparams import subspace
 from tests import sample
 
 PROMPT = deltas.prompt(length=2, start='uniform')
@@ -141,6 +142,31 @@ def test_a_task_without_labels_is_answered_in_words(together, entries, small):
   ]
   assert any(a['output'] for a in found[3::4])
   assert all('scores' not in a for a in found[3::4])
+
+
+def test_a_delta_in_a_subspace_is_made_again(small, tmp_path):
+  """Its code and the card are enough; another draw of the map is refused."""
+  inner = deltas.prompt(length=2, start='vocabulary')
+  made = subspace.subspace(inner, reparams.fastfood(block=16), 5, seed=3)
+  setting = weights.setting(small)
+  method = deltas.bound(made, setting)
+  phi = {'code': np.arange(5, dtype=np.float32)}
+  store.write(tmp_path / 'inside', phi, make_card(small, method))
+  plain = method.delta(phi, {}, method.constants)['encoder']['prompt']
+  store.write(
+    tmp_path / 'plain', {'encoder': np.asarray(plain)}, make_card(small, PROMPT)
+  )
+  held = [store.read(tmp_path / n) for n in ('inside', 'plain')]
+  requests = predict.read_requests(TEXTS, held)
+  found = predict.answer(requests, held, small)
+  half = len(found) // 2
+  for one, other in zip(found[:half], found[half:], strict=True):
+    assert (one['delta'], other['delta']) == ('inside', 'plain')
+    for label, value in one['scores'].items():
+      assert value == pytest.approx(other['scores'][label], abs=1e-4)
+  held[0].card['settings']['seed'] = 4
+  with pytest.raises(ValueError, match='fingerprint: .* drawn otherwise'):
+    predict.answer(requests, held, small)
 
 
 def test_answers_come_in_the_order_of_the_lines(together):

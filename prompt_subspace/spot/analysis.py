@@ -61,6 +61,10 @@ class Points(NamedTuple):
   p: float
 
 
+# points: an oracle that gains less gains nothing that a share could be of
+LEAST = 0.05
+
+
 def reduction(new: float, base: float) -> float:
   """Returns 100 (new - base) / (100 - base); NaN where base is 100."""
   return 100 * (new - base) / (100 - base) if base < 100 else float('nan')
@@ -83,7 +87,7 @@ def gains(outcomes: Sequence[Row]) -> list[Gain]:
   out = [_line('scratch', '', plain)._replace(share=None)] if plain else []
   for (policy, metric), rows in groups.items():
     line = _line(policy, metric, rows)
-    share = line.gain[0] / most if most > 0 else None
+    share = line.gain[0] / most if most >= LEAST else None
     out.append(line._replace(share=share))
   return out
 
