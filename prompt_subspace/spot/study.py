@@ -129,6 +129,7 @@ def transfer(
     settings=source.settings,
     dropout=dropout,
   )
+  plain_start = deltas.bound(scratch or method, base.setting)
   for side in (target, wide):
     spec.check(side.settings)
   members = _mixtures(sources or (), mixtures, data_dir)
@@ -136,7 +137,7 @@ def transfer(
   names = dict.fromkeys([*plain, *sum(members.values(), ()), *targets])
   found = {name: task_names.find(name, data_dir) for name in names}
   whole = stage.prepare(base, found, cache, max_input, max_target)
-  identity = _identity(base, source, target, wide, scratch or method, whole) | {
+  identity = _identity(base, source, target, wide, plain_start, whole) | {
     'mixtures': {n: list(m) for n, m in members.items()},
     'limit': limit,
     'held_out': held_out,
@@ -147,7 +148,7 @@ def transfer(
     target=_stage(base, 'tuned', target.settings),
     wide=_stage(base, 'full', wide.settings) if baselines else None,
     method=method.name,
-    scratch=scratch or method,
+    scratch=plain_start,
     rates={'source': source.rate, 'target': target.rate, 'full': wide.rate},
     seeds=tuple(int(s) for s in seeds),
     found=found,

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_subspace import deltas
+from prompt_subspace import deltas, reparams
 from prompt_subspace.bank import store
+from prompt_subspace.reparams import subspace
 from prompt_subspace.spot import plan, study
 from prompt_subspace.training import spec, stack
 from tests import made_up
@@ -327,6 +328,37 @@ def test_it_runs_for_real(tmp_path, make):
   read = store.read(entry)
   assert read.embedding['encoder'].shape == read.phi['encoder'].shape == (3, 16)
   assert {p.name for p in tmp_path.glob('stacks/*/*')} == {'tensorboard'}
+
+
+def test_lora_in_a_fastfood_space_is_transferred(tmp_path, make):
+  """A method in a subspace is a method: its code is what is transferred."""
+  inside = subspace.subspace(
+    deltas.lora(rank=2), reparams.fastfood(block=16), 8, spread=0.1
+  )
+  make(
+    tmp_path,
+    sources=SOURCES[:2],
+    targets=TARGETS[:1],
+    seeds=[0],
+    policy_names=['best-1', 'average-2'],
+    method=inside,
+  ).run()
+  rows = table(tmp_path)
+  assert {r['trained_parameters'] for r in rows} == {'8'}
+  entries = [
+    store.read(tmp_path / 'bank' / f'source-{n}-s0') for n in SOURCES[:2]
+  ]
+  for entry in entries:
+    assert entry.card['method'] == 'subspace'
+    assert entry.card['settings']['method']['name'] == 'lora'
+    assert entry.phi['code'].shape == (8,)
+  # the same map, so that codes mean the same
+  marks = {e.card['settings']['fingerprint'] for e in entries}
+  assert len(marks) == 1
+  ranks = table(tmp_path, 'similarities.csv')
+  best = min(ranks, key=lambda r: int(r['rank']))
+  one, other = (e.embedding['code'] for e in entries)
+  assert abs(float(best['similarity'])) <= 1 and not np.array_equal(one, other)
 
 
 # -- mistakes
