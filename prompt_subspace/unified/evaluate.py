@@ -64,3 +64,11 @@ def scores(
 def values(found: Sequence[dict[str, Any]]) -> Float[np.ndarray, ' N']:
   """Returns the mean metric of each, in percent."""
   return np.array([x['score'] for x in found])
+
+
+def best(worth: Sequence[float]) -> int:
+  """Returns which is the highest: undefined is below everything; of equals,
+  the first counts.
+  """
+  found = np.asarray(worth, np.float64)
+  return int(np.argmax(np.where(np.isnan(found), -np.inf, found)))

@@ -21,7 +21,7 @@ from prompt_subspace.training import algorithm, cells, stage
 from prompt_subspace.training.cells import Cell
 from prompt_subspace.training.spec import Settings
 from prompt_subspace.training.stage import Stage
-from prompt_subspace.unified import joint, spaces
+from prompt_subspace.unified import evaluate, joint, spaces
 from prompt_subspace.unified.joint import Joint
 from prompt_subspace.unified.spaces import Side
 
@@ -176,12 +176,7 @@ def _facts(study: Study, name: str, task: str | None, space=None) -> dict:
 def best(study: Study, tried: Sequence[Cell]) -> Cell:
   """Returns the finished run with the best validation score."""
   rows = cells.read(study.folder, [c.id for c in tried])
-  worth = [r['validation'] for r in rows]
-  return (
-    tried[int(np.nanargmax(worth))]
-    if not all(map(np.isnan, worth))
-    else tried[0]
-  )
+  return tried[evaluate.best([r['validation'] for r in rows])]
 
 
 # -- stage 1

@@ -40,36 +40,22 @@ def transfer(
     validation and test score with `kind`, and `cell` and `step` of the code.
   """
   check_names('choose_by', (choose_by,), CHOICES)
+  if choose_by == 'source':
+    tried = [tried[evaluate.best([x['validation'] for x in tried])]]
   settings = where.settings
-  held = where, kind
-  if choose_by == 'target':
-    codes = np.stack([x['code'] for x in tried])
-    worth = evaluate.values(
-      evaluate.scores(
-        *held, codes, task, 'validation', settings.validation_examples
-      )
+
+  def score(codes, split, examples):
+    return evaluate.values(
+      evaluate.scores(where, kind, codes, task, split, examples)
     )
-    chosen = _best(worth)
-  else:
-    chosen = _best(np.array([x['validation'] for x in tried]))
-    worth = None
-  code = tried[chosen]['code'][None]
-  if worth is None:
-    found = evaluate.scores(
-      *held, code, task, 'validation', settings.validation_examples
-    )
-    validation = found[0]['score']
-  else:
-    validation = float(worth[chosen])
-  test = evaluate.scores(*held, code, task, 'test', settings.test_examples)
+
+  codes = np.stack([x['code'] for x in tried])
+  worth = score(codes, 'validation', settings.validation_examples)
+  chosen = evaluate.best(worth)
+  test = score(codes[chosen : chosen + 1], 'test', settings.test_examples)
   return {
-    'validation': validation,
-    'test': test[0]['score'],
+    'validation': float(worth[chosen]),
+    'test': float(test[0]),
     'cell': tried[chosen]['cell'],
     'step': tried[chosen]['step'],
   }
-
-
-def _best(worth: np.ndarray) -> int:
-  """Undefined is worse than everything; of equals, the first counts."""
-  return int(np.argmax(np.where(np.isnan(worth), -np.inf, worth)))

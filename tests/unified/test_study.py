@@ -11,7 +11,7 @@ from prompt_subspace.bank import store
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import results, spec
-from prompt_subspace.unified import columns, landscape, study
+from prompt_subspace.unified import columns, evaluate, landscape, study
 from prompt_subspace.unified.joint import Joint
 from prompt_subspace.unified.landscape import Look
 from tasks import english  # noqa: F401  registers the templates of real tasks
@@ -189,6 +189,13 @@ def test_transfer_is_chosen_by_the_type_that_uses_the_code(finished):
       assert row['cell'].startswith('inside-one-linear-z3-s0-questions-')
       assert f'-{row["source"]}-' in row['cell']
       assert row['step'] in (2, 4)
+
+
+def test_the_best_is_the_first_of_the_highest():
+  nan = float('nan')
+  assert evaluate.best([nan, 3.0, 5.0, 5.0]) == 2
+  assert evaluate.best([nan, nan]) == 0
+  assert evaluate.best([-1.0, nan]) == 0
 
 
 def test_the_landscape_is_of_the_codes_that_were_found(finished):
