@@ -1,0 +1,1 @@
+"""IPT: prompts made for each input (Jin et al. 2023)."""
