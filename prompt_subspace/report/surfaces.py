@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prompt_subspace.report import figures
 
@@ -22,6 +24,7 @@ def contours(
   marks: Mapping[str, tuple[float, float]],
   title: str,
   label: str,
+  other: tuple[str, float, float] | None = None,
   axis_labels: tuple[str, str] = ('u', 'v'),
 ) -> Figure:
   """Filled contours of values on a grid.
@@ -35,6 +38,8 @@ def contours(
     marks: name -> point.
     title: above the picture.
     label: of the values, with the unit.
+    other: a second scale of the same colours: its label, and the values at
+      which it is 0 and 100.
     axis_labels: of x and y.
 
   Raises:
@@ -56,16 +61,28 @@ def contours(
   low, high = float(shown.min()), float(shown.max())
   if high - low < 1e-9 * max(1.0, abs(high)):
     low, high = low - 0.5, high + 0.5
-  levels = np.linspace(low, high, LEVELS + 1)
+  levels = MaxNLocator(LEVELS).tick_values(low, high)
   drawn = axes.contourf(x, y, shown, levels, cmap='viridis')
   axes.contour(x, y, shown, levels[1:-1], colors='white', linewidths=0.3)
-  bar = figure.colorbar(drawn, ax=axes, label=label, pad=0.02, format='%.0f')
+  bar = figure.colorbar(drawn, ax=axes, label=label, pad=0.02)
   bar.outline.set_visible(False)
+  if other:
+    _second_scale(bar, *other)
   _draw_marks(axes, marks)
   axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
   axes.set_aspect('equal')
   axes.grid(False)
   return figure
+
+
+def _second_scale(bar: Colorbar, label: str, zero: float, whole: float) -> None:
+  """Ticks on the left of the colours, at which the other scale is round."""
+  unit = (whole - zero) / 100
+  scale = bar.ax.secondary_yaxis(
+    'left',
+    functions=(lambda v: (v - zero) / unit, lambda v: v * unit + zero),
+  )
+  scale.set_ylabel(label)
 
 
 def _draw_marks(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
@@ -78,7 +95,16 @@ def _draw_marks(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
     length = np.linalg.norm(away)
     # a point in the middle has its name above
     right, up = away / length if length > 1e-9 else (0.0, 1.0)
-    axes.plot(*point, 'o', color=figures.INK, ms=6, mec='white', mew=1.2)
+    axes.plot(
+      *point,
+      'o',
+      color=figures.INK,
+      ms=6,
+      mec='white',
+      mew=1.2,
+      clip_on=False,
+      zorder=3,
+    )
     text = axes.annotate(
       name,
       point,

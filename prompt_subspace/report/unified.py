@@ -185,9 +185,8 @@ def _landscapes(
   for plane in planes:
     if plane.lacks:
       content.append(f'{plane.title}: no value above majority, {plane.lacks}.')
-    for end in ('', '_above'):
-      picture = pictures.get(f'landscape_{plane.name}{end}')
-      content += [picture] if picture else []
+    picture = pictures.get(f'landscape_{plane.name}')
+    content += [picture] if picture else []
     content.append(unified_landscapes.surface(plane))
   left = _not_drawn(without)
   text = (

@@ -27,6 +27,8 @@ class Landscape(NamedTuple):
     views: name -> values [Y, X] in percent: the mean of the types' scores by
       that of their originals, and the same above the majority score where the
       originals are a margin above it.
+    original: mean score of the types' own solutions.
+    majority: score of the best constant answer.
     examples: of the validation split.
     lacks: why there is no value above majority; '' where there is.
   """
@@ -38,6 +40,8 @@ class Landscape(NamedTuple):
   scores: Mapping[str, Float[np.ndarray, 'Y X']]
   marks: Mapping[str, tuple[float, float]]
   views: Mapping[str, Float[np.ndarray, 'Y X']]
+  original: float
+  majority: float
   examples: int
   lacks: str
 
@@ -113,6 +117,8 @@ def _landscape(lines, points) -> Landscape:
     scores,
     {r['type']: (r['x'], r['y']) for r in lines},
     views,
+    best,
+    _number(majority),
     first['examples'],
     lacks,
   )

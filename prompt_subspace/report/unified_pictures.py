@@ -14,7 +14,7 @@ from prompt_subspace.report import (
   unified_training,
 )
 from prompt_subspace.report.page import Picture
-from prompt_subspace.report.unified_landscapes import ABOVE, Landscape
+from prompt_subspace.report.unified_landscapes import ABOVE, PAPER, Landscape
 from prompt_subspace.report.unified_tables import STAGES, TUNED, Found
 from prompt_subspace.unified import analysis
 from prompt_subspace.unified.analysis import Average, Recovery
@@ -30,8 +30,7 @@ def draw(found: Found, planes: Sequence[Landscape]) -> dict[str, Picture]:
   """Draws everything that there is data for; writes pictures/NAME.png.
 
   Returns:
-    name -> picture. Those of a landscape are landscape_NAME and
-    landscape_NAME_above.
+    name -> picture. That of a landscape is landscape_NAME.
   """
   drawn = itertools.chain(
     _scores(found),
@@ -141,21 +140,26 @@ def _sizes(found: Found) -> Drawn:
       own = [_of(lines.get((stage, kind, z)), way) for z in sizes]
       label = STAGES[stage] + (f', {kind}' if len(kinds) > 1 else '')
       curves[label] = (sizes, *_numbers(own))
-    if _drawable(curves):
-      yield (
-        f'sizes_{way}',
-        plots.curves(
-          {n: v for n, v in curves.items() if _drawable({n: v})},
-          'size of the subspace',
-          f'recovery, {unified_tables.WAYS[way]}',
-          'Recovery by size',
-          reference={'original': 100.0},
-          log_x=True,
-          skip=1,
-        ),
-        'Over the tasks and seeds that all sizes have. Bands: deviation over '
-        'seeds.',
-      )
+    if not _drawable(curves):
+      continue
+    figure = plots.curves(
+      {n: v for n, v in curves.items() if _drawable({n: v})},
+      'size of the subspace',
+      f'recovery, {unified_tables.WAYS[way]}',
+      'Recovery by size',
+      reference={'original': 100.0},
+      log_x=True,
+      skip=1,
+    )
+    (axes,) = figure.axes
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.minorticks_off()
+    yield (
+      f'sizes_{way}',
+      figure,
+      'Over the tasks and seeds that all sizes have. Bands: deviation over '
+      'seeds.',
+    )
 
 
 def _matrices(found: Found) -> Drawn:
@@ -169,13 +173,21 @@ def _matrices(found: Found) -> Drawn:
       plots.heatmap(
         values,
         [f'tuned with {t}' for t in found.types],
-        [f'used by {t}' for t in found.types],
-        'Codes of one type used by another',
-        f'recovery, {unified_tables.WAYS[way]}',
+        [f'→ {t}' for t in found.types],
+        f'Transfer: {unified_tables.WAYS[way].removesuffix(", %")}',
+        'recovery, %',
+        limits=_wide(values),
       ),
       'On the diagonal, codes that were tuned with the type itself; elsewhere, '
       'transfer without training. Means over tasks, spaces and seeds.',
     )
+
+
+def _wide(values: np.ndarray) -> tuple[float, float]:
+  """50 to 100 or more: a range of a few percent would look like a contrast."""
+  return min(50.0, float(np.nanmin(values))), max(
+    100.0, float(np.nanmax(values))
+  )
 
 
 def _maps(found: Found) -> Drawn:
@@ -193,26 +205,29 @@ def _maps(found: Found) -> Drawn:
     if lines:
       yield (
         f'maps_{start}',
-        plots.curves(lines, 'updates of the maps', ylabel, title, skip=1),
+        plots.curves(lines, 'updates of the maps', ylabel, title),
         'By type. Bands: deviation over spaces.',
       )
 
 
 def _landscape(plane: Landscape) -> Drawn:
   """Figure 2: the plane through the solutions of three types."""
-  for name, values in plane.views.items():
-    if np.isnan(values).all():
-      continue
-    yield (
-      f'landscape_{plane.name}' + '_above' * (name == ABOVE),
-      surfaces.contours(
-        plane.x,
-        plane.y,
-        values,
-        plane.marks,
-        plane.title,
-        name,
-      ),
-      'The plane through the codes that the three types found, in units of its '
-      f'axes. Scores on {plane.examples} validation examples.',
-    )
+  if PAPER not in plane.views or np.isnan(plane.views[PAPER]).all():
+    return
+  yield (
+    f'landscape_{plane.name}',
+    surfaces.contours(
+      plane.x,
+      plane.y,
+      plane.views[PAPER],
+      plane.marks,
+      plane.title,
+      PAPER,
+      # above majority, a value is another, but no other than its neighbours
+      other=(ABOVE, 100 * plane.majority / plane.original, 100.0)
+      if ABOVE in plane.views
+      else None,
+    ),
+    'The plane through the codes that the three types found, in units of its '
+    f'axes. Scores on {plane.examples} validation examples.',
+  )

@@ -143,6 +143,11 @@ def text(value: Average | None, digits: int = 1) -> str:
   return f'{mean} ± {value.deviation:.{digits}f}'
 
 
+def _mean(value: Average | None) -> str:
+  """Without deviation: of what does not come by chance."""
+  return text(value and value._replace(deviation=None))
+
+
 def several(found: Found) -> list[str]:
   """Of maps and sizes, what there are several of."""
   return [n for n in ('maps', 'size') if len(found.values(n)) > 1]
@@ -164,8 +169,10 @@ def recovery_grid(lines: Sequence[Recovery], names: Sequence[str]) -> Grid:
     [
       *(STAGES.get(v, str(v)) for v in line.of),
       line.score.runs if line.score else 0,
-      *map(text, (line.majority, line.original, line.score)),
-      *map(text, (line.paper, line.constant, line.pooled, line.above)),
+      _mean(line.majority),
+      *map(text, (line.original, line.score, line.paper)),
+      _mean(line.constant),
+      *map(text, (line.pooled, line.above)),
       line.above.runs if line.above else 0,
     ]
     for line in lines
@@ -173,15 +180,17 @@ def recovery_grid(lines: Sequence[Recovery], names: Sequence[str]) -> Grid:
 
 
 def average_grid(found: Found) -> Grid:
-  """A line for each stage, and kind of maps where there are several."""
-  by = ['stage'] + ['maps'] * (len(found.values('maps')) > 1)
-  return recovery_grid(found.recover(found.rows, by), [NAMES[n] for n in by])
+  """A line for each stage."""
+  lines = found.recover(found.rows, ('stage',))
+  return recovery_grid(lines, [NAMES['stage']])
 
 
 def along_grid(found: Found, column: str) -> Grid:
-  """Sizes or kinds of maps, over what each of them was used on."""
-  rows = analysis.shared(found.of(*TUNED), column)
-  by = ['stage', *(n for n in several(found) if n != column), column]
+  """Sizes, by kind of maps, or kinds of maps, where each of them was used."""
+  rows = analysis.shared(found.rows, column)
+  by = ['stage', column]
+  if column == 'size' and 'maps' in several(found):
+    by.insert(1, 'maps')
   lines = sorted(
     found.recover(rows, by), key=lambda x: [_key(found, v) for v in x.of]
   )
@@ -264,7 +273,8 @@ def every_grid(found: Found) -> Grid:
     [
       STAGES[x.of[0]],
       *x.of[1:],
-      *map(text, (x.majority, x.original, x.score, x.paper, x.above)),
+      _mean(x.majority),
+      *map(text, (x.original, x.score, x.paper, x.above)),
     ]
     for x in found.recover(found.rows, by)
   ]
@@ -346,7 +356,6 @@ def _recovery_parts(found: Found) -> Mapping[str, Grid]:
     f'Optimisation, {WAYS["paper"]}': task_grid(found, 'inside', 'paper'),
     f'Optimisation, {WAYS["above"]}{note}': task_grid(found, 'inside', 'above'),
     'Original solutions, test score': original_grid(found),
-    'Every result': every_grid(found),
   }
 
 

@@ -7,6 +7,8 @@ from prompt_subspace.report import tables
 from prompt_subspace.report.unified_tables import Found, Grid
 from prompt_subspace.unified import analysis
 
+WATCHED = ('loss', 'distance')
+
 
 def watched(found: Found) -> list[str]:
   """What was seen while maps were trained: loss and distance by type."""
@@ -17,7 +19,8 @@ def watched(found: Found) -> list[str]:
     for name in point
     if name not in ('step', 'validation')
   ]
-  return sorted(dict.fromkeys(seen), key=lambda n: (n != 'loss', n))
+  order = ['loss', *(f'{n} {t}' for n in WATCHED for t in found.types)]
+  return [n for n in order if n in set(seen)]
 
 
 def maps_grid(found: Found) -> Grid:
