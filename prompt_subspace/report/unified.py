@@ -209,7 +209,10 @@ def _not_drawn(without: Mapping[str, str]) -> str:
 def _not_counted(found: Found) -> str:
   parts = []
   if without := unified_tables.left_out(found):
-    parts.append(f'Not counted in “{WAYS["above"]}”: {without}.')
+    parts.append(
+      f'Not counted in “{WAYS["above"]}”, by the least that an original is '
+      f'over majority: {without}.'
+    )
   if lost := unified_tables.without_score(found):
     parts.append(f'Without a test score, and not counted: {lost} results.')
   return ' '.join(parts)

@@ -307,8 +307,15 @@ def original_grid(found: Found) -> Grid:
 
 def left_out(found: Found) -> str:
   """Whose recovery above majority is not counted, and why; '' for none."""
-  own = [f'{t} ({kind}): {why}' for (t, kind), why in found.why.items()]
-  return '; '.join(own)
+  tasks: dict[str, dict[str, str]] = {}
+  for (task, kind), why in found.why.items():
+    tasks.setdefault(task, {})[kind] = why
+  out = []
+  for task, own in tasks.items():
+    one = set(own.values()) if set(own) == set(found.types) else ()
+    each = [f'{kind} {why}' for kind, why in own.items()]
+    out.append(f'{task} ({", ".join(one if len(one) == 1 else each)})')
+  return '; '.join(out)
 
 
 def without_score(found: Found) -> int:

@@ -64,7 +64,6 @@ class Recovery(NamedTuple):
     above: the same.
     pooled: the same; None also where E_ori is less than the margin above m on
       average.
-    left_out: of `above`, 'task (type)' -> why.
   """
 
   of: tuple
@@ -75,7 +74,6 @@ class Recovery(NamedTuple):
   constant: Average | None
   above: Average | None
   pooled: Average | None
-  left_out: dict[str, str]
 
 
 def missing(number: float | None) -> bool:
@@ -100,6 +98,8 @@ def headroom(row: Row) -> float:
 def weak(rows: Sequence[Row], margin: float = MARGIN) -> dict[Pair, str]:
   """Returns solutions without a recovery above majority: (task, type) -> why.
 
+  Why is the least E_ori - m of a seed, or what is missing.
+
   All seeds of a solution count or none, so that deviations over seeds are of
   the same tasks.
 
@@ -118,8 +118,8 @@ def weak(rows: Sequence[Row], margin: float = MARGIN) -> dict[Pair, str]:
     if math.isnan(points):
       lost = missing(known[pair[0]])
       out[pair] = f'{"no majority" if lost else "no original"} score'
-    elif points < margin:
-      out[pair] = f'original {points:+.1f} points over majority'
+    elif points < margin or points <= 0:
+      out[pair] = f'{points:+.1f} points'
   return out
 
 
@@ -189,7 +189,6 @@ def _line(of, rows: Sequence[Row], margin: float, why) -> Recovery:
       return math.nan
     return 100 * row['majority'] / row['original']
 
-  pairs = dict.fromkeys((r['task'], r['type']) for r in rows)
   return Recovery(
     of,
     *(mean(lambda r, n=n: r[n]) for n in ('test', 'original', 'majority')),
@@ -197,11 +196,6 @@ def _line(of, rows: Sequence[Row], margin: float, why) -> Recovery:
     mean(constant),
     mean(above),
     pooled(rows, margin),
-    {
-      f'{task} ({kind})': why[task, kind]
-      for task, kind in pairs
-      if (task, kind) in why
-    },
   )
 
 
