@@ -164,7 +164,7 @@ def recovery_grid(lines: Sequence[Recovery], names: Sequence[str]) -> Grid:
     names: heads of what the lines are of.
   """
   header = [*names, 'runs', 'majority', 'original', 'in the space']
-  header += [WAYS['paper'], 'a constant answer, %', WAYS['pooled']]
+  header += [WAYS['paper'], 'constant answer, %', WAYS['pooled']]
   return [[*header, WAYS['above'], 'counted']] + [
     [
       *(STAGES.get(v, str(v)) for v in line.of),
@@ -208,6 +208,8 @@ def _key(found: Found, value) -> tuple:
 def type_grid(found: Found) -> Grid:
   """A line for each stage and type that uses the codes."""
   lines = found.recover(found.rows, ('stage', 'type'))
+  places = [*STAGES, *found.types]
+  lines.sort(key=lambda x: [places.index(v) for v in x.of])
   return recovery_grid(lines, [NAMES['stage'], 'type'])
 
 
