@@ -213,6 +213,11 @@ def _not_counted(found: Found) -> str:
       f'Not counted in “{WAYS["above"]}”, by the least that an original is '
       f'over majority: {without}.'
     )
+  if alone := unified_tables.unsolved(found):
+    parts.append(
+      'Without solutions of their own, and so without recovery: '
+      f'{", ".join(alone)}.'
+    )
   if lost := unified_tables.without_score(found):
     parts.append(f'Without a test score, and not counted: {lost} results.')
   return ' '.join(parts)

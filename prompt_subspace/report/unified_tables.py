@@ -310,14 +310,22 @@ def original_grid(found: Found) -> Grid:
 def left_out(found: Found) -> str:
   """Whose recovery above majority is not counted, and why; '' for none."""
   tasks: dict[str, dict[str, str]] = {}
+  alone = set(unsolved(found))
   for (task, kind), why in found.why.items():
-    tasks.setdefault(task, {})[kind] = why
+    if task not in alone:
+      tasks.setdefault(task, {})[kind] = why
   out = []
   for task, own in tasks.items():
     one = set(own.values()) if set(own) == set(found.types) else ()
     each = [f'{kind} {why}' for kind, why in own.items()]
     out.append(f'{task} ({", ".join(one if len(one) == 1 else each)})')
   return '; '.join(out)
+
+
+def unsolved(found: Found) -> list[str]:
+  """Tasks without an original solution: the short pipeline needs none."""
+  known = {r['task'] for r in found.rows if not analysis.missing(r['original'])}
+  return [t for t in found.values('task') if t not in known]
 
 
 def without_score(found: Found) -> int:

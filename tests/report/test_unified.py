@@ -291,7 +291,8 @@ def test_results_without_scores_are_counted(tmp_path):
       row['test'] = math.nan
   study = unified_study.write(tmp_path / 'gaps', rows)
   text = unified.report(study)
-  assert 'films (no original score); dice (no original score)' in text
+  assert 'so without recovery: films, dice.' in text
+  assert 'over majority: coins (+2.0 points).' in text
   # 3 sources and 2 seeds
   assert 'Without a test score, and not counted: 6 results.' in text
   assert cells_of(text, 'tasks of the space')[2:6] == [
