@@ -112,15 +112,7 @@ def _page(
       'validation score.',
       [Table('Test score', unified_tables.original_grid(found), best='row')],
     ),
-    Section(
-      'Maps',
-      'Where their training ended: the loss, and by type the task loss and the '
-      'distance from the solution.',
-      [
-        *some('maps_'),
-        Table('At the end', unified_training.maps_grid(found)),
-      ],
-    ),
+    *_maps(found, some('maps_')),
     Section(
       'Every result',
       '',
@@ -174,6 +166,17 @@ def _along(
   of = {'size': 'sizes', 'maps': 'kinds'}[column]
   text = f'Over the tasks, types and seeds that all {of} have.'
   return Section(title, text, [*pictures, Table('Recovery', grid)])
+
+
+def _maps(found: Found, pictures: Sequence[Picture]) -> list[Section]:
+  grid = unified_training.maps_grid(found)
+  if len(grid) == 1:
+    return []
+  text = (
+    'Where their training ended: the loss, and by type the task loss and the '
+    'distance from the solution.'
+  )
+  return [Section('Maps', text, [*pictures, Table('At the end', grid)])]
 
 
 def _landscapes(
@@ -303,6 +306,8 @@ def _explain(found: Found) -> str:
     'pooled, as the sum of E_sub − m over all runs by the sum of E_ori − m, '
     'and as the mean of the ratios of single runs over solutions that are '
     f'{analysis.MARGIN:g} points or more above majority with every seed: '
-    'nearer to it, a ratio says nothing. Mean ± deviation over seeds.'
-    + (f'\n\n{without}' if without else '')
+    'nearer to it, a ratio says nothing. Mean ± deviation over seeds.\n\n'
+    'With T5 base, the paper has by the first way 84.9 % in optimisation and '
+    '82.6 % in transfer for single tasks, 88.7 and 84.7 % for many (tables 1 '
+    'to 4).' + (f'\n\n{without}' if without else '')
   )

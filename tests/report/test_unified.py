@@ -269,6 +269,7 @@ def test_a_running_study_is_shown_by_its_spaces(folder, tmp_path):
   assert cells_of(text, 'optimisation')[-3:] == ['80.0', '80.0', '3']
   said = shown(early)
   assert 'has not finished' in said and 'Landscapes' not in said
+  assert 'Where their training ended' not in said
   assert '1 unseen task, 1 seed.' in said
 
 
