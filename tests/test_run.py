@@ -353,3 +353,34 @@ def test_studies_of_its_settings_are_jobs(meta, name, words, tmp_path, capsys):
   assert check.main([*argv, out]) == 0, capsys.readouterr().err
   plan = capsys.readouterr().out
   assert 'maml' in plan and 'questions' in plan
+
+
+def test_a_unified_subspace_from_file_to_page(sweep, tmp_path, capsys):
+  argv = [
+    '--gin_file=gin/unified.gin',
+    *(w for w in sweep[1] if w.startswith('--gin.BACKBONE')),
+    f'--gin.OUT="{tmp_path / "out"}"',
+    '--gin.GROUPS={"words": {"train": ["reviews"], "unseen": ["formality"]}}',
+    '--gin.SIZES=[2]',
+    '--gin.SEEDS=[0]',
+    '--gin.STEPS=2',
+    '--gin.MAP_STEPS=2',
+    '--gin.CODE_STEPS=2',
+    '--gin.CODE_RATES=[0.05]',
+    '--gin.study.unify.max_input=16',
+    '--gin.study.unify.max_target=8',
+    '--gin.deltas.prefix.length=3',
+    '--gin.original/spec.Settings.test_examples=8',
+    '--gin.original/spec.Settings.validation_examples=8',
+    '--gin.inside/spec.Settings.test_examples=8',
+    '--gin.inside/spec.Settings.validation_examples=8',
+    '--gin.landscape.Look.sizes=[2]',
+    '--gin.landscape.Look.tasks=["formality"]',
+    '--gin.landscape.Look.reach=1.0',
+    '--gin.landscape.Look.step=1.0',
+    '--gin.landscape.Look.examples=8',
+  ]
+  assert run.main(argv) == 0, capsys.readouterr().err
+  assert 'used by prefix' in capsys.readouterr().out
+  text = (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
+  assert 'formality, linear maps of 2 dimensions, seed 0' in text

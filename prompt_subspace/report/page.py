@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple, Union
 
-from prompt_subspace.report import files, page_assets, page_table
+from prompt_subspace.report import files, page_assets, page_surface, page_table
+from prompt_subspace.report.page_surface import Surface
 from prompt_subspace.report.page_table import MISSING, Table
 
 # a number and what it counts
@@ -53,7 +54,9 @@ class Details(NamedTuple):
 
 
 # a text has a paragraph between empty lines; a mapping is a list of its fields
-Content = Union[str, Table, Picture, Details, Mapping[str, Any]]  # noqa: UP007
+Content = Union[  # noqa: UP007
+  str, Table, Picture, Surface, Details, Mapping[str, Any]
+]
 
 
 class Section(NamedTuple):
@@ -90,7 +93,7 @@ def render(page: Page) -> str:
   Raises:
     ValueError: a table whose lines differ in length, or with an unknown
       `best`, or whose foot is longer than itself; a picture that is neither
-      PNG nor SVG; content of another kind.
+      PNG nor SVG; a surface without values; content of another kind.
   """
   sections = [*page.sections]
   if page.record:
@@ -187,6 +190,8 @@ def _content(content: Content) -> str:
       return page_table.render(content)
     case Picture():
       return _picture(content)
+    case Surface():
+      return page_surface.render(content)
     case Details():
       return (
         f'<details>\n<summary>{escape(content.title)}</summary>\n'
@@ -195,8 +200,8 @@ def _content(content: Content) -> str:
     case Mapping():
       return _record(content)
   raise ValueError(
-    'content: expected a text, Table, Picture, Details or mapping, found '
-    f'{type(content).__name__}.'
+    'content: expected a text, Table, Picture, Surface, Details or mapping, '
+    f'found {type(content).__name__}.'
   )
 
 

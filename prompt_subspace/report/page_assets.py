@@ -1,10 +1,13 @@
 """Look and behaviour of a page: the CSS and JavaScript that it carries.
 
 Without JavaScript all is readable; with it, heads of columns become buttons
-that sort, long tables get a filter, and pictures open at full size.
+that sort, long tables get a filter, pictures open at full size, and surfaces
+tell their values.
 """
 
-CSS = """
+from prompt_subspace.report import page_surface_assets
+
+_CSS = """
 :root {
   color-scheme: light dark;
   --ground: #fafafa; --sheet: #ffffff; --ink: #1b1f24; --soft: #57606c;
@@ -198,7 +201,7 @@ details figure { margin: 0.4rem 0 1rem; }
 }
 """
 
-JS = """
+_JS = """
 (() => {
 'use strict';
 const make = (name, text = '') => {
@@ -308,3 +311,6 @@ addEventListener('afterprint', () => {
 });
 })();
 """
+
+CSS = _CSS + page_surface_assets.CSS
+JS = _JS + page_surface_assets.JS

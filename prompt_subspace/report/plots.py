@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -146,11 +147,13 @@ def curves(
     )
   for name, x in (upright or {}).items():
     axes.axvline(x, color=FAINT, linewidth=1, linestyle=':', label=name)
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
   if log_x:
     axes.set_xscale('log')
+    _plain_ticks(axes.xaxis, *axes.get_xlim())
   if log_y:
-    _log_y(axes)
-  axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axes.set_yscale('log')
+    _plain_ticks(axes.yaxis, *axes.get_ylim())
   axes.grid(axis='y')
   axes.set(xlabel=xlabel, ylabel=ylabel)
   _legend(axes, axes.get_legend_handles_labels()[0])
@@ -236,14 +239,12 @@ def bars(
   return figure
 
 
-def _log_y(axes: Axes) -> None:
-  """A logarithmic axis whose ticks have plain numbers."""
-  axes.set_yscale('log')
-  low, high = axes.get_ylim()
-  shown = FuncFormatter(lambda y, _: _short(y))
-  axes.yaxis.set_major_formatter(shown)
+def _plain_ticks(axis: Axis, low: float, high: float) -> None:
+  """Plain numbers at the ticks of a logarithmic axis."""
+  shown = FuncFormatter(lambda value, _: _short(value))
+  axis.set_major_formatter(shown)
   # one decade or less may have one tick, or none
-  axes.yaxis.set_minor_formatter(shown if high < 10 * low else NullFormatter())
+  axis.set_minor_formatter(shown if high < 10 * low else NullFormatter())
 
 
 def _bar_look(i: int) -> dict:

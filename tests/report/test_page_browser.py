@@ -10,6 +10,7 @@ import pytest
 
 from prompt_subspace.report import page, plots
 from prompt_subspace.report.page import Page, Picture, Section, Table
+from prompt_subspace.report.page_surface import SHADES, Surface
 
 FLAGS = (
   'headless no-sandbox disable-gpu disable-quic no-first-run '
@@ -100,6 +101,49 @@ def test_heads_of_columns_sort(browse):
   assert last['names'] == ['c', 'b10', 'B9', 'a', '–']
   assert {look['last'] for look in found[:5]} == {'mean0'}
   assert focused == 'score'
+
+
+def test_surfaces_tell_their_values(browse):
+  share = [[0.0, 1.0, 2.0], [3.0, 4.0, float('nan')]]
+  score = [[50.0, 40.0, 30.0], [20.0, 10.0, 0.0]]
+  views = {'share': share, 'score': score}
+  found = browse(
+    one(Surface('s', (-1.0, 0.0, 1.0), (0.0, 0.5), views, {'a': (0.0, 0.0)})),
+    """
+    const svg = document.querySelector('.surface svg');
+    const cells = svg.querySelectorAll('.cell');
+    const readout = document.querySelector('.readout');
+    const seen = [];
+    const look = () => {
+      const parts = Array.from(readout.children, (part) => part.textContent);
+      const at = svg.querySelector('.at');
+      seen.push([parts, at.getAttribute('x'), at.getAttribute('y')]);
+    };
+    const send = (target, event) => { target.dispatchEvent(event); look(); };
+    const bubbles = true;
+    send(cells[5], new PointerEvent('pointermove', { bubbles }));
+    for (const key of ['ArrowRight', 'ArrowDown', 'ArrowLeft']) {
+      send(svg, new KeyboardEvent('keydown', { key, bubbles }));
+    }
+    const choice = document.querySelector('.surface select');
+    choice.value = 'score';
+    choice.dispatchEvent(new Event('change'));
+    const fills = Array.from(cells, (cell) => cell.getAttribute('fill'));
+    const ends = ['low', 'high'].map((n) => svg.querySelector(`.${n}`));
+    const places = Array.from(cells, (cell) => cell.getAttribute('x'));
+    say([seen, fills, ends.map((end) => end.textContent), places]);
+    """,
+  )
+  seen, fills, ends, places = found
+  corner = ['u 1', 'v 0.5', 'share –', 'score 0.0']
+  # there is nothing to the right of it
+  assert [parts for parts, _, _ in seen[:2]] == [corner, corner]
+  assert seen[2][0] == ['u 1', 'v 0', 'share 2.0', 'score 30.0']
+  assert seen[3][0] == ['u 0', 'v 0', 'share 1.0', 'score 40.0']
+  assert [x for _, x, _ in seen] == [places[i] for i in (5, 5, 2, 1)]
+  assert seen[2][2] == seen[3][2] != seen[1][2]
+  assert fills[0] == SHADES[-1] and fills[5] == SHADES[0]
+  assert ends == ['0.0', '50.0']
 
 
 def test_long_tables_can_be_filtered(browse):

@@ -127,6 +127,17 @@ def test_sizes_on_a_logarithmic_axis_are_short():
   assert {'100M', '1B', '10B'} <= set(labels(axes.get_xticklabels()))
 
 
+def test_less_than_a_decade_of_x_has_plain_numbers():
+  figure = plots.curves(
+    {'a': ([4, 8, 16], [1, 2, 3], None)}, 'x', 'y', 't', log_x=True
+  )
+  (axes,) = figure.axes
+  figure.canvas.draw()
+  found = labels(axes.get_xticklabels(minor=True))
+  assert {'4', '6', '8'} <= set(found)
+  assert not any('$' in text for text in found)
+
+
 def test_a_logarithmic_y_axis_has_plain_numbers_and_upright_lines_a_name():
   figure = plots.curves(
     {'a': ([1, 2, 3], [2e-3, 0.5, 300], None)},
