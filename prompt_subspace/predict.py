@@ -30,6 +30,7 @@ from prompt_subspace.bank import store
 from prompt_subspace.data import batches
 from prompt_subspace.data.templates import Template
 from prompt_subspace.evaluation import predict
+from prompt_subspace.instance import methods as strategies
 from prompt_subspace.reparams import subspace
 from prompt_subspace.vocabulary import EOS
 
@@ -193,6 +194,8 @@ def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
     delta = jax.vmap(lambda p: method.delta(p, batch, frozen.constants))(phi)
     # with one delta all examples share it; else each takes its own
     pick = 0 if len(entries) == 1 else owner
+    if method.reads_batch and len(entries) > 1:
+      pick = (owner, jnp.arange(len(owner)))
     return jax.tree.map(lambda x: x[pick], delta)
 
   @jax.jit
@@ -249,6 +252,8 @@ def _method(card: Mapping[str, Any], backbone: Backbone) -> deltas.Method:
       return deltas.make(name, **_tuples(settings))
 
     made = subspace.again(card['settings'], make, reparams.make)
+  elif card['method'] in strategies.METHODS:
+    made = strategies.make(card['method'], **card['settings'])
   else:
     made = deltas.make(card['method'], **_arguments(card['settings']))
   return deltas.bound(made, backbones.setting(backbone))

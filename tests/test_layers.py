@@ -37,7 +37,10 @@ EXCEPTIONS = {
 # third-party module -> the only files that may import it at the top, and those
 # that may do so inside of functions
 HELD = {
-  'flax': (('backbone/', 'training/t5x_model.py'), ()),
+  'flax': (
+    ('backbone/', 'training/t5x_model.py', 'instance/'),
+    (),
+  ),
   't5x': (('training/t5x_model.py',), ()),
   'gin': (('run.py', 'check.py'), ()),
   'seqio': ((), ('vocabulary.py', 'data/', 'training/t5x_model.py')),

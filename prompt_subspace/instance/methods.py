@@ -147,9 +147,7 @@ def encoder(
   def bind(setting):
     table = jnp.asarray(_table(source, setting), jnp.float32)
     dim = table.shape[1]
-    whole = sum(
-      int(np.prod(x.shape)) for x in jax.tree.leaves(setting.weights)
-    )
+    whole = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(setting.weights))
     width = encoders.width_for(kind, int(budget * whole), length, dim)
     module = encoders.ENCODERS[kind](width, length)
 

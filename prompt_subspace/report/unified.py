@@ -196,8 +196,7 @@ def _landscapes(
     'A plane through the codes of three types: the first is at (0, 0), the '
     'second at (1, 0), and the third at v = 1. The value of a code is the mean '
     'over types of its validation score as a share of the mean score of their '
-    f'originals; “{ABOVE}” has the majority score taken from both. Its '
-    'majority score is that of the test split.'
+    f'originals; “{ABOVE}” has the majority score taken from both.'
   )
   return Section('Landscapes', text + (f'\n\n{left}' if left else ''), content)
 

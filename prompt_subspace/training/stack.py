@@ -113,7 +113,9 @@ def make_engine(
     algorithm: what is minimised, and on which examples.
   """
   config = backbone.config
-  delta = jax.eval_shape(lambda p: method.delta(p, {}, method.constants), phi)
+  # what a method makes of one input, if it looks at inputs
+  some = {'inputs': jax.ShapeDtypeStruct((1, 1), jnp.int32)}
+  delta = jax.eval_shape(method.delta, phi, some, method.constants)
   prompt = trees.flatten(delta).get('encoder/prompt')
 
   extra = 0 if prompt is None else prompt.shape[-2]

@@ -8,6 +8,7 @@ from typing import Any
 
 from prompt_subspace import trees
 from prompt_subspace.bank import store
+from prompt_subspace.evaluation import predict
 from prompt_subspace.training import cells, job, results, stage
 from prompt_subspace.training.cells import Cell
 from prompt_subspace.training.stage import Stage
@@ -241,7 +242,9 @@ def _landscapes(study: Study, space: Space, inside: Stage, look: Look):
           'x': float(x),
           'y': float(y),
           'original': row['validation'],
-          'majority': study.majority[task],
+          'majority': predict.majority(
+            study.data[task], 'validation', look.examples
+          )['score'],
           'examples': look.examples,
           'file': f'landscapes/{name}.csv',
         }
