@@ -1,1 +1,1 @@
-"""IPT: prompts made for each input (Jin et al. 2023)."""
+"""IPT: prompts made for each input (Jiang et al. 2022)."""

@@ -5,7 +5,7 @@ that tells categories of text apart (the 13 of Wikipedia's taxonomy in the
 paper). Corpora are labelled as a whole: every text of a task or a file belongs
 to the category that it is listed under.
 
-Source: the IPT paper, section 3.2 (see the room's README). There the table
+Source: Jiang et al. 2022 (IPT), section 3.2. There the table
 receives gradients; in the released code it does not.
 """
 

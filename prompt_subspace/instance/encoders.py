@@ -5,7 +5,7 @@ LSTM (three recurrent and three linear layers). What stands behind the last
 token has no influence: positions are masked, and the features of the first n
 tokens are pooled to k segments of equal length.
 
-Source: the IPT paper, section 3.3 (see the room's README).
+Source: Jiang et al. 2022 (IPT), section 3.3.
 """
 
 from collections.abc import Callable

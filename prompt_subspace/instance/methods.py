@@ -12,7 +12,7 @@ On prompt tuning, t is the prompt. On prefix tuning it is added to the task's
 prefix, at the input of the network that makes the keys and values of all
 layers, or of the first layer alone.
 
-Source: the IPT paper, section 3 (see the room's README).
+Source: Jiang et al. 2022 (IPT), section 3.
 """
 
 import functools

@@ -1,0 +1,84 @@
+"""The next-sentence task: pairs are what their labels say."""
+
+import pytest
+
+from prompt_subspace.data import arrays, tasks
+from prompt_subspace.instance import ppt
+
+
+@pytest.fixture
+def texts(tmp_path):
+  """Thirty documents; each sentence says where it stands."""
+  documents = [
+    ' '.join(f'In document {d} this is sentence {s}.' for s in range(6))
+    for d in range(30)
+  ]
+  path = tmp_path / 'texts.txt'
+  path.write_text('\n\n'.join(documents) + '\n')
+  return [str(path)]
+
+
+def rows(folder, split):
+  lines = (folder / f'{split}.tsv').read_text().splitlines()
+  assert lines[0] == 'first\tsecond\tlabel'
+  return [line.split('\t') for line in lines[1:]]
+
+
+def place(sentence):
+  words = sentence.rstrip('.').split()
+  return int(words[2]), int(words[-1])
+
+
+def test_labels_are_true_and_balanced(texts, tmp_path):
+  folder = tmp_path / 'next'
+  ppt.next_sentences(texts, str(folder), train=60, held_out=12).run()
+  for split, count in (('train', 60), ('validation', 12), ('test', 12)):
+    found = rows(folder, split)
+    labels = [r[2] for r in found]
+    assert [labels.count(x) for x in ppt.LABELS] == [count // 3] * 3
+    for first, second, label in found:
+      (d, s), (e, t) = place(first), place(second)
+      truth = 'no' if d != e else 'yes' if t == s + 1 else 'maybe'
+      assert label == truth and (d, s) != (e, t)
+
+
+def test_splits_share_no_document(texts, tmp_path):
+  folder = tmp_path / 'next'
+  ppt.next_sentences(texts, str(folder), train=60, held_out=30).run()
+  seen = {
+    split: {place(s)[0] for r in rows(folder, split) for s in r[:2]}
+    for split in ('train', 'validation', 'test')
+  }
+  assert not seen['train'] & seen['validation']
+  assert not (seen['train'] | seen['validation']) & seen['test']
+
+
+def test_it_is_a_task_like_any_other(texts, tmp_path, small):
+  folder = tmp_path / 'next'
+  ppt.next_sentences(texts, str(folder), train=9, held_out=6).run()
+  held = arrays.prepare(
+    tasks.find('next', tmp_path), small.vocabulary, tmp_path / 'cache'
+  )
+  assert held.kind == 'classification'
+  assert set(held.label_texts) == set(ppt.LABELS)
+  assert len(held.splits['train'].labels) == 9
+
+
+def test_a_seed_draws_the_same_pairs(texts, tmp_path):
+  for name, seed in (('a', 0), ('b', 0), ('c', 1)):
+    ppt.next_sentences(texts, str(tmp_path / name), 30, 6, seed).run()
+  one, same, other = (rows(tmp_path / n, 'train') for n in 'abc')
+  assert one == same != other
+
+
+def test_mistakes(texts, tmp_path):
+  with pytest.raises(ValueError, match='texts: .* found no /none.txt'):
+    ppt.next_sentences(['/none.txt'], str(tmp_path))
+  with pytest.raises(ValueError, match='train: expected a whole number'):
+    ppt.next_sentences(texts, str(tmp_path), train=0)
+  short = tmp_path / 'short.txt'
+  short.write_text('This is a text of few words.\n')
+  job = ppt.next_sentences([str(short)], str(tmp_path / 'x'))
+  with pytest.raises(ValueError, match='texts: expected at least 10 documents'):
+    job.run()
+  assert not (tmp_path / 'x' / 'task.json').exists()
