@@ -13,7 +13,7 @@ Loglinear Time"; Aghajanyan et al. 2021 (as the map of a subspace); Yi et al.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from prompt_subspace.deltas.base import positive
 from prompt_subspace.reparams.base import (
@@ -23,45 +23,16 @@ from prompt_subspace.reparams.base import (
   check_sizes,
   entry_scale,
 )
-from prompt_subspace.reparams.permute import permute
+from prompt_subspace.reparams.trilinear import apply, hadamard
+
+__all__ = ['fastfood', 'hadamard']
 
 # blocks smaller than this cost more in overhead than they save in arithmetic
 LEAST = 128
-# of the blocks that are expanded at once: 4 MiB of float32
-CHUNK = 2**20
+# blocks that are drawn at once: 8 MiB of 64-bit numbers
+DRAWN = 2**20
 # Gaussian draws are rounded to this, so that another libm cannot change them
 GRAIN = 2.0**-16
-
-
-def hadamard_matrix(n: int) -> Float[np.ndarray, 'n n']:
-  """Returns the Walsh-Hadamard matrix in Sylvester's order; n a power of 2."""
-  index = np.arange(n)
-  bits = index[:, None] & index[None, :]
-  parity = np.zeros_like(bits)
-  while bits.any():
-    parity ^= bits & 1
-    bits >>= 1
-  return (1 - 2 * parity).astype(np.float32)
-
-
-def hadamard(x: Float[Array, '*B n']) -> Float[Array, '*B n']:
-  """Returns the Walsh-Hadamard transform x H of the last axis.
-
-  H is symmetric and H H = n I. An axis of n = a b is transformed as a matrix,
-  H_n = H_a (x) H_b, by two products with small matrices: on today's hardware
-  that is faster than log2(n) passes of additions.
-
-  Raises:
-    ValueError: n is not a power of 2.
-  """
-  n = x.shape[-1]
-  _check_power('x', n)
-  if n <= LEAST:
-    return x @ jnp.asarray(hadamard_matrix(n), x.dtype)
-  first, second = n // LEAST, LEAST
-  parts = x.reshape(*x.shape[:-1], first, second)
-  parts = hadamard(parts)
-  return hadamard(parts.swapaxes(-1, -2)).swapaxes(-1, -2).reshape(x.shape)
 
 
 def fastfood(
@@ -78,8 +49,9 @@ def fastfood(
     scale: of entries; None: 1 / sqrt(M).
 
   Returns:
-    The map. Its basis is `signs`, `order` and `inverse` [chunks, blocks, n],
-    integers of as few bytes as will do, and `gauss`, float32 of that shape.
+    The map. Its basis is `signs` [K, Z], `order` and `inverse` [K, n],
+    integers of as few bytes as will do, and `gauss` [K, n], float32, for
+    K = ceil(M / n) blocks.
     Draws come from the raw numbers of a counter-based generator (Philox), by
     arithmetic that is ours, so that a seed gives the same map with every
     version of every library.
@@ -103,21 +75,11 @@ def fastfood(
     return _draw(key, size, z, n)
 
   def expand(basis, code):
-    signs, gauss = basis['signs'], basis['gauss']
-    n = signs.shape[-1]
-    padded = jnp.pad(code, (0, n - code.shape[0]))
     size = basis['size'].shape[0]
-    factor = entry_scale(scale, size) / n**0.5
-
-    def one(part):
-      signs, order, inverse, gauss = part
-      inner = permute(hadamard(padded * signs), order, inverse)
-      return hadamard(gauss * inner * factor)
-
-    parts = signs, basis['order'], basis['inverse'], gauss
-    if signs.shape[0] == 1:
-      return one(jax.tree.map(lambda x: x[0], parts)).ravel()[:size]
-    return jax.lax.map(one, parts).ravel()[:size]
+    # scaled here, where there are Z numbers and not M
+    factor = entry_scale(scale, size) / basis['gauss'].shape[1] ** 0.5
+    fixed = basis['signs'], basis['order'], basis['inverse']
+    return apply('flat', factor * code, basis['gauss'], fixed, size)
 
   def trained(basis):
     return {'gauss': basis['gauss']} if trainable else {}
@@ -127,40 +89,30 @@ def fastfood(
 
 
 def _draw(key: Array, size: int, z: int, n: int) -> dict:
-  """Draws the basis; blocks are chunked so that chunks are of one size."""
-  del z
+  """Draws the basis, so many blocks at once."""
   seed = np.asarray(jax.random.key_data(key)).astype(np.uint64)
   blocks = -(-size // n)
-  chunks = _chunks(blocks, -(-blocks * n // CHUNK))
-  each = -(-blocks // chunks)
-  shape = chunks, each, n
+  each = max(1, DRAWN // n)
   kind = np.uint8 if n <= 2**8 else np.uint16
   held = {
-    'signs': np.empty(shape, np.int8),
-    'order': np.empty(shape, kind),
-    'inverse': np.empty(shape, kind),
-    'gauss': np.empty(shape, np.float32),
+    'signs': np.empty((blocks, z), np.int8),
+    'order': np.empty((blocks, n), kind),
+    'inverse': np.empty((blocks, n), kind),
+    'gauss': np.empty((blocks, n), np.float32),
   }
-  for number in range(chunks):
-    raw = _raw(seed, number, 3 * each * n).reshape(3, each, n)
+  for first in range(0, blocks, each):
+    part = slice(first, min(first + each, blocks))
+    count = part.stop - first
+    raw = _raw(seed, first, 3 * count * n).reshape(3, count, n)
     order = np.argsort(raw[0], axis=-1, kind='stable')
-    held['order'][number] = order
-    held['inverse'][number] = np.argsort(order, axis=-1, kind='stable')
-    # one bit that the permutation does not need
-    held['signs'][number] = 1 - 2 * (raw[1] & 1).astype(np.int8)
-    held['gauss'][number] = _gaussian(raw[1], raw[2])
+    held['order'][part] = order
+    held['inverse'][part] = np.argsort(order, axis=-1, kind='stable')
+    # one bit that the Gaussian draws leave over
+    held['signs'][part] = 1 - 2 * (raw[1, :, :z] & 1).astype(np.int8)
+    held['gauss'][part] = _gaussian(raw[1], raw[2])
   out = {name: jnp.asarray(x) for name, x in held.items()}
   # carries M, which the shapes of the others do not tell
   return {**out, 'size': jnp.zeros((size, 0), jnp.float32)}
-
-
-def _chunks(blocks: int, least: int) -> int:
-  """Returns in how many chunks blocks come: without a rest, if that can be.
-
-  A rest would be expanded and cut off, which takes a copy of the whole.
-  """
-  whole = (c for c in range(least, 2 * least + 1) if blocks % c == 0)
-  return next(whole, least)
 
 
 def _raw(seed: np.ndarray, stream: int, count: int) -> np.ndarray:
