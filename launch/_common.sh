@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the launchers: arguments, checks, dry runs, restarts.
 #
 # Every launcher takes
@@ -56,6 +57,13 @@ make_command() {
       "--gin.OUT=$place")
   fi
   COMMAND+=("${BINDINGS[@]}")
+}
+
+# What runs in several processes runs by T5X, which divides the work among them.
+several_processes() {
+  [[ $ENGINE == t5x ]] ||
+    fail '--engine: expected t5x for several processes, found local, which is' \
+      'one process for all devices of a host. Take launch/single.sh.'
 }
 
 need() {

@@ -11,6 +11,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 read_arguments "$@"
+several_processes
 NAME='' IMAGE='' HOSTS='' TOPOLOGY='' ACCELERATOR='' CHIPS=''
 set -- "${REST[@]}"
 while (($#)); do
@@ -41,6 +42,10 @@ if [[ -n $TOPOLOGY ]]; then
 else
   RESOURCE=nvidia.com/gpu
   SELECT="        cloud.google.com/gke-accelerator: $ACCELERATOR"
+  # Kubernetes fills in $(NAME) from the pod's environment.
+  # shellcheck disable=SC2016
+  COMMAND+=(--multiprocess_gpu "--coordinator_address=$NAME-0.$NAME:8476"
+    "--process_count=$HOSTS" '--process_index=$(JOB_COMPLETION_INDEX)')
 fi
 
 manifest() {
@@ -78,15 +83,6 @@ $SELECT
         image: $IMAGE
         command:
 ${words%$'\n'}
-        env:
-        - name: JAX_COORDINATOR_ADDRESS
-          value: $NAME-0.$NAME:8476
-        - name: JAX_NUM_PROCESSES
-          value: "$HOSTS"
-        - name: JAX_PROCESS_ID
-          valueFrom:
-            fieldRef:
-              fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']
         resources:
           limits:
             $RESOURCE: $CHIPS

@@ -4,11 +4,11 @@
 #   launch/gpus.sh --gpus 8 --gin gin/spot_xxl.gin --out gs://b/run --engine t5x
 #
 # The processes find each other through jax.distributed on this host. For one
-# process that drives all GPUs, which is simpler and mostly as fast, take
-# launch/single.sh.
+# process that drives all GPUs, with either engine, take launch/single.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 read_arguments "$@"
+several_processes
 GPUS='' PORT=${PORT:-12345}
 set -- "${REST[@]}"
 while (($#)); do
@@ -27,16 +27,13 @@ make_command
 all() {
   local number pids=() failed=0
   for ((number = 0; number < GPUS; number++)); do
-    local settings=(
-      "JAX_COORDINATOR_ADDRESS=localhost:$PORT"
-      "JAX_NUM_PROCESSES=$GPUS"
-      "JAX_PROCESS_ID=$number"
-      "CUDA_VISIBLE_DEVICES=$number"
-    )
+    local one=(env "CUDA_VISIBLE_DEVICES=$number" "${COMMAND[@]}"
+      --multiprocess_gpu "--coordinator_address=localhost:$PORT"
+      "--process_count=$GPUS" "--process_index=$number")
     if [[ -n $DRY ]]; then
-      run env "${settings[@]}" "${COMMAND[@]}"
+      run "${one[@]}"
     else
-      env "${settings[@]}" "${COMMAND[@]}" &
+      "${one[@]}" &
       pids+=($!)
     fi
   done

@@ -5,10 +5,11 @@
 #     --gin gin/spot_xxl.gin --out /shared/run --engine t5x
 #
 # It submits one job, which is put back into the queue when it is pre-empted and
-# goes on from its last checkpoint. JAX finds its processes by SLURM's variables.
+# goes on from its last checkpoint.
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 read_arguments "$@"
+several_processes
 NODES='' GPUS='' TIME='' PARTITION=''
 set -- "${REST[@]}"
 while (($#)); do
@@ -32,6 +33,12 @@ options=(--job-name=prompt_subspace "--nodes=$NODES" --ntasks-per-node=1
   "--gpus-per-node=$GPUS" --requeue --open-mode=append)
 [[ -z $TIME ]] || options+=("--time=$TIME")
 [[ -z $PARTITION ]] || options+=("--partition=$PARTITION")
-run sbatch "${options[@]}" --wrap "srun --kill-on-bad-exit=1 $(
-  printf '%q ' "${COMMAND[@]}"
-)"
+# These are known where the job runs, and not here.
+# shellcheck disable=SC2016
+where='--multiprocess_gpu --process_count=$SLURM_NTASKS
+--process_index=$SLURM_PROCID --coordinator_address=$HEAD:12345'
+each="$(printf '%q ' "${COMMAND[@]}")${where//$'\n'/ }"
+# shellcheck disable=SC2016
+head='export HEAD=$(scontrol show hostnames "$SLURM_NODELIST" | head -n 1);'
+run sbatch "${options[@]}" --wrap \
+  "$head srun --kill-on-bad-exit=1 bash -c $(printf '%q' "$each")"

@@ -57,6 +57,7 @@ case "$ACTION" in
     ;;
   run)
     read_arguments "${arguments[@]}"
+    several_processes
     ((${#REST[@]} == 0)) || fail "unknown arguments: ${REST[*]}"
     [[ $OUT == gs://* ]] ||
       fail "--out: expected a bucket, gs://..., that all workers reach, found \
