@@ -45,6 +45,8 @@ NORMS = {
   ),
 }
 
+WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+
 
 def name_of(path: str) -> str:
   """Returns Hugging Face's name of a weight of ours."""
@@ -115,11 +117,45 @@ def read(folder: pathlib.Path) -> tuple[dict, T5Config]:
 
   text = (folder / 'config.json').read_text(encoding='utf-8')
   fields = json.loads(text)
-  arrays = safetensors_numpy.load_file(folder / 'model.safetensors')
+  arrays = _arrays(folder)
   config = config_from(fields, arrays)
   if not config.logits_via_embedding:  # tied, yet without T5 1.0's scale
     arrays.setdefault('lm_head.weight', arrays['shared.weight'])
   return from_huggingface(arrays, weights_module.expected(config)), config
+
+
+def is_folder(folder: pathlib.Path) -> bool:
+  """Whether a folder has weights as Hugging Face writes them."""
+  return any((folder / name).exists() for name in (WHOLE, INDEX))
+
+
+def _arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the one file of a model, or its shards.
+
+  Raises:
+    ValueError: a shard is missing, or lacks what the index says it has.
+  """
+  if (folder / WHOLE).exists():
+    return safetensors_numpy.load_file(folder / WHOLE)
+  index = json.loads((folder / INDEX).read_text(encoding='utf-8'))
+  shards: dict[str, list[str]] = {}
+  for name, shard in index['weight_map'].items():
+    shards.setdefault(shard, []).append(name)
+  if missing := sorted(s for s in shards if not (folder / s).exists()):
+    raise ValueError(
+      f'{folder}: expected the shards that {INDEX} lists, missing {missing}. '
+      'Copy all of them.'
+    )
+  out = {}
+  for shard, names in shards.items():
+    held = safetensors_numpy.load_file(folder / shard)
+    if lacking := sorted(set(names) - set(held)):
+      raise ValueError(
+        f'{folder / shard}: expected the arrays that {INDEX} lists, missing '
+        f'{lacking[:3]}. Copy the folder again.'
+      )
+    out |= {name: held[name] for name in names}
+  return out
 
 
 def config_from(fields: Mapping, arrays: Mapping) -> T5Config:

@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import trees
 from prompt_subspace.backbone import config as configs
-from prompt_subspace.backbone import forward, sites
+from prompt_subspace.backbone import forward, huggingface, sites
 from prompt_subspace.backbone.t5 import T5
 from prompt_subspace.deltas.base import Setting, check_names
 from prompt_subspace.vocabulary import Vocabulary
@@ -86,16 +86,15 @@ def load(
   elif (folder / 'checkpoint').exists():
     weights = read_t5x(folder)
     config = infer_config(weights)
-  elif (folder / 'model.safetensors').exists():
-    from prompt_subspace.backbone import huggingface
-
+  elif huggingface.is_folder(folder):
     weights, config = huggingface.read(folder)
     vocabulary = vocabulary or _existing(folder / 'spiece.model')
   else:
     raise ValueError(
       f'backbone: expected one of {sorted(BUNDLED)} or a folder with '
       '`weights.safetensors` (ours), `checkpoint` (T5X, legacy format) or '
-      f'`model.safetensors` (Hugging Face T5), found {str(name)!r}.'
+      f'`model.safetensors` (Hugging Face T5, or its index of shards), found '
+      f'{str(name)!r}.'
     )
   _to_device(weights)
   return assemble(

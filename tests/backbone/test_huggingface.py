@@ -183,6 +183,28 @@ def test_load_reads_a_folder_and_write_gives_it_back(kind, tmp_path):
   assert again.fingerprint == backbone.fingerprint
 
 
+def test_shards_are_read_by_their_index(tmp_path):
+  folder_of('t5_1_1', tmp_path)
+  whole = weights.load(tmp_path)
+  arrays = safetensors_numpy.load_file(tmp_path / 'model.safetensors')
+  (tmp_path / 'model.safetensors').unlink()
+  names = [f'model-0000{i}-of-00002.safetensors' for i in (1, 2)]
+  places = {k: names[i % 2] for i, k in enumerate(sorted(arrays))}
+  for shard in names:
+    held = {k: arrays[k] for k, place in places.items() if place == shard}
+    safetensors_numpy.save_file(held, tmp_path / shard)
+  index = tmp_path / 'model.safetensors.index.json'
+  index.write_text(json.dumps({'weight_map': places}))
+  assert weights.load(tmp_path).fingerprint == whole.fingerprint
+  missing = sorted(arrays)[0]
+  index.write_text(json.dumps({'weight_map': {**places, missing: names[1]}}))
+  with pytest.raises(ValueError, match=f'lists, missing .*{missing[:6]}'):
+    weights.load(tmp_path)
+  (tmp_path / names[1]).unlink()
+  with pytest.raises(ValueError, match='missing .*00002-of-00002'):
+    weights.load(tmp_path)
+
+
 def test_a_tied_head_without_scale_stays_unscaled(tmp_path):
   # what transformers 5 saves when a T5 1.1 is made and not untied by hand
   folder_of(
