@@ -36,6 +36,7 @@ from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.stack import task_loss
 
 WEIGHTS, CONSTANTS = 'frozen', 'constants'
+TABLE = 'token_embedder/embedding'
 
 
 class Model(t5x.models.EncoderDecoderModel):
@@ -84,12 +85,14 @@ class Model(t5x.models.EncoderDecoderModel):
     self._setting = functools.partial(stored.setting, self.stored)
     self.method = method
     if method.bind is not None:
-      self.method = base.bound(method, self._setting(self._embedding()))
+      table = jnp.asarray(stored.read(self.stored, TABLE))
+      self.method = base.bound(method, self._setting(table))
     leaves = jax.tree.leaves(self.method.constants)
     self.constants = {str(i): x for i, x in enumerate(leaves)}
     self.phi_shapes = jax.eval_shape(
-      lambda key: self.method.init(key, self._setting(self._embedding(True))),
+      lambda key, table: self.method.init(key, self._setting(table)),
       jax.random.key(0),
+      trees.flatten(self.stored.shapes)[TABLE],
     )
     if not isinstance(self.phi_shapes, Mapping):
       raise ValueError(
@@ -103,11 +106,6 @@ class Model(t5x.models.EncoderDecoderModel):
       output_vocabulary=tokens,
       optimizer_def=Optax(optimizer(rate)),
     )
-
-  def _embedding(self, shape_only: bool = False):
-    path = 'token_embedder/embedding'
-    shape = trees.flatten(self.stored.shapes)[path]
-    return shape if shape_only else jnp.asarray(stored.read(self.stored, path))
 
   def _from_bank(self, folder: str):
     entry = store.read(folder)
