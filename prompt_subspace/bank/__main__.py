@@ -4,6 +4,7 @@
   python -m prompt_subspace.bank --bank DIR show ENTRY
   python -m prompt_subspace.bank --bank DIR similar ENTRY --top 5
   python -m prompt_subspace.bank --bank DIR add prompt.npy --task NAME
+  python -m prompt_subspace.bank --bank DIR add --t5x RUN --task NAME
   python -m prompt_subspace.bank --bank DIR export ENTRY OUT --format peft
   python -m prompt_subspace.bank --bank DIR import FOLDER --task NAME
   python -m prompt_subspace.bank --bank DIR verify
@@ -32,6 +33,7 @@ from prompt_subspace.bank import (
   retrieve,
   similarity,
   store,
+  t5x_run,
 )
 
 EXPORTS = {
@@ -100,9 +102,19 @@ def _foreign_prompt(known) -> store.Entry:
 
 
 def add(known) -> int:
-  """Stores a prompt from a .npy file."""
-  backbone = _loaded(known.backbone)
-  return _store(known, exchange.from_npy(known.path), backbone)
+  """Stores a prompt from a .npy file, or the delta of a run of T5X."""
+  if (known.path is None) == (known.t5x is None):
+    raise ValueError(
+      'add: expected a .npy file or --t5x with the folder of a run, found '
+      f'{known.path} and {known.t5x}. Give one of the two.'
+    )
+  if known.t5x is None:
+    backbone = _loaded(known.backbone)
+    return _store(known, exchange.from_npy(known.path), backbone)
+  known.path = known.t5x
+  found, card = t5x_run.read(known.t5x)
+  backbone = _loaded(known.backbone or card['backbone'], card['vocabulary'])
+  return _store(known, found, backbone)
 
 
 def import_(known) -> int:
@@ -112,10 +124,13 @@ def import_(known) -> int:
   return _store(known, peft_read.read(known.path, layers), backbone)
 
 
-def _loaded(name: str | None) -> Backbone | None:
+def _loaded(
+  name: str | None, vocabulary: str | None = None
+) -> Backbone | None:
   """Loads a backbone if this names one; else it is only noted."""
   if name in weights.BUNDLED or (name and pathlib.Path(name).is_dir()):
-    return weights.load(name)
+    known = vocabulary and pathlib.Path(vocabulary).is_file()
+    return weights.load(name, vocabulary if known else None)
   return None
 
 
@@ -234,8 +249,15 @@ def _parser() -> argparse.ArgumentParser:
   one.add_argument(
     '--foreign', action='store_true', help='other backbones, too'
   )
-  for one in (command(add), command(import_, 'import')):
-    one.add_argument('path', metavar='FILE.npy|FOLDER')
+  for function, name_of in ((add, None), (import_, 'import')):
+    one = command(function, name_of)
+    if name_of is None:
+      one.add_argument('path', metavar='FILE.npy', nargs='?')
+      one.add_argument(
+        '--t5x', metavar='RUN', help='folder of a run of T5X, or a checkpoint_N'
+      )
+    else:
+      one.add_argument('path', metavar='FOLDER')
     one.add_argument('--task', required=True)
     one.add_argument('--name', help='of the entry; default: that of the file')
     one.add_argument(
