@@ -248,5 +248,3 @@ def _leaf(path: str, folder: str, node: Any) -> Any:
       f'{folder}: the index names {inner} for {path}, which cannot be read '
       f'({str(error)[:200]}). Copy the whole folder of the checkpoint.'
     ) from error
-
-

@@ -124,9 +124,7 @@ def import_(known) -> int:
   return _store(known, peft_read.read(known.path, layers), backbone)
 
 
-def _loaded(
-  name: str | None, vocabulary: str | None = None
-) -> Backbone | None:
+def _loaded(name: str | None, vocabulary: str | None = None) -> Backbone | None:
   """Loads a backbone if this names one; else it is only noted."""
   if name in weights.BUNDLED or (name and pathlib.Path(name).is_dir()):
     known = vocabulary and pathlib.Path(vocabulary).is_file()

@@ -60,7 +60,9 @@ def read(folder: str | pathlib.Path) -> tuple[exchange.Adapter, dict]:
     raise ValueError(f'{run / CARD}: missing the fields {missing}.')
   phi = weights.read_t5x(run / f'checkpoint_{step}')
   facts = {
-    name: card[name] for name in card if name in ('algorithm', 'prefix_positions')
+    name: card[name]
+    for name in card
+    if name in ('algorithm', 'prefix_positions')
   }
   found = exchange.Adapter(
     phi=phi,

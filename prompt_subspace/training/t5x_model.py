@@ -403,7 +403,9 @@ class Initializer(t5x.utils.TrainStateInitializer):
     axes = self.train_state_axes
     bare = axes.replace_flax_mutables(flax.core.freeze({}))
     run = self._partitioner.partition(
-      start, in_axis_resources=(None, axes.flax_mutables), out_axis_resources=bare
+      start,
+      in_axis_resources=(None, axes.flax_mutables),
+      out_axis_resources=bare,
     )
     return run(init_rng, frozen).replace_flax_mutables(frozen)
 

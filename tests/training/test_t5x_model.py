@@ -2,7 +2,9 @@
 
 import pytest
 
-pytest.importorskip('t5x', reason='T5X is not installed: README, "T5X and pods"')
+pytest.importorskip(
+  't5x', reason='T5X is not installed: README, "T5X and pods"'
+)
 
 import json
 import os
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.core import unfreeze
 from t5x import partitioning, utils
 
 from prompt_subspace import deltas, trees
@@ -120,10 +123,8 @@ def test_t5x_and_the_local_engine_give_the_same_losses(
   name, rate, microbatches, folder, partitioner
 ):
   method = METHODS[name]
-  _, trainer, _ = started(
-    folder, partitioner, method, microbatches, rate=rate
-  )
-  phi = jax.tree.map(np.asarray, dict(trainer.train_state.params))
+  _, trainer, _ = started(folder, partitioner, method, microbatches, rate=rate)
+  phi = jax.tree.map(np.asarray, unfreeze(trainer.train_state.params))
   batches = [batch_of(seed) for seed in range(20)]
   found = advance(trainer, batches)
 
@@ -163,7 +164,7 @@ def test_t5x_trains_and_keeps_state_for_phi_alone(name, folder, partitioner):
     model.stored, jnp.asarray(before['frozen']['token_embedder']['embedding'])
   )
   phi = METHODS[name].init(jax.random.key(0), setting)
-  assert jax.tree.structure(dict(state.params)) == jax.tree.structure(phi)
+  assert jax.tree.structure(unfreeze(state.params)) == jax.tree.structure(phi)
   # Adam: two copies of phi and counts, and nothing else
   held = [x for x in jax.tree.leaves(state.param_states) if np.ndim(x)]
   assert sum(x.size for x in held) == 2 * trees.size(phi)
@@ -274,9 +275,7 @@ def test_phi_of_a_bank_entry_is_the_start(folder, partitioner, tmp_path):
     trainer.train_state.params['encoder'], phi['encoder']
   )
   with pytest.raises(ValueError, match='expected a delta of method'):
-    t5x_model.Model(
-      str(folder), METHODS['lora'], start=str(tmp_path / 'entry')
-    )
+    t5x_model.Model(str(folder), METHODS['lora'], start=str(tmp_path / 'entry'))
   with pytest.raises(ValueError, match='expected shape'):
     t5x_model.Model(
       str(folder), deltas.prompt(length=4), start=str(tmp_path / 'entry')
@@ -300,7 +299,7 @@ def test_meta_learning_takes_the_step_of_its_objective(
     optimizer=optimizers.sgd,
     rate=0.5,
   )
-  phi = jax.tree.map(np.asarray, dict(trainer.train_state.params))
+  phi = jax.tree.map(np.asarray, unfreeze(trainer.train_state.params))
   loss = advance(trainer, [batch_of(4)])[0]
 
   backbone = weights.load(folder, dropout_rate=0.0)
@@ -339,7 +338,7 @@ def test_predictions_and_scores_are_those_of_the_local_engine(
   state, batch = trainer.train_state, batch_of(2)
   run = utils.get_infer_fn  # what T5X's evaluation and inference call
   backbone = weights.load(folder, dropout_rate=0.0)
-  phi = dict(state.params)
+  phi = unfreeze(state.params)
   tokens, scores = decode.beam(
     backbone.config,
     backbone.weights,
