@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import t5x.checkpoints
 import t5x.metrics
 import t5x.models
@@ -357,7 +358,7 @@ def load_frozen(model: Model, state, partitioner) -> flax.core.FrozenDict:
   if model.constants:
     out[CONSTANTS] = jax.tree.map(
       lambda x, sharding: jax.make_array_from_callback(
-        x.shape, sharding, lambda index: x[index]
+        x.shape, sharding, lambda index, x=x: np.asarray(x[index])
       ),
       model.constants,
       shardings[CONSTANTS],

@@ -20,15 +20,15 @@ import optax
 from flax.core import unfreeze
 from t5x import partitioning, utils
 
-from prompt_subspace import deltas, trees
+from prompt_subspace import deltas, reparams, trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import decode, stored, weights
 from prompt_subspace.bank import store, t5x_run
 from prompt_subspace.deltas import Frozen
 from prompt_subspace.meta import algorithms
-from prompt_subspace.training import optimizers, spec, stack
+from prompt_subspace.reparams import subspace
+from prompt_subspace.training import optimizers, spec, stack, t5x_model
 from prompt_subspace.training import rows as stack_rows
-from prompt_subspace.training import t5x_model
 from prompt_subspace.vocabulary import Vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,7 +36,7 @@ VOCABULARY = weights.BUNDLED['mini'] / 'vocab.model'
 CONFIG = configs.T5Config(
   vocab_size=8192,
   emb_dim=16,
-  num_heads=2,
+  num_heads=4,
   head_dim=6,
   mlp_dim=20,
   num_encoder_layers=2,
@@ -48,6 +48,9 @@ METHODS = {
   'prompt': deltas.prompt(length=3),
   'lora': deltas.lora(rank=2),
   'full': deltas.full(),
+  'subspace': subspace.subspace(
+    deltas.prompt(length=3), reparams.linear(), 7, spread=0.1
+  ),
 }
 
 
@@ -117,7 +120,8 @@ def advance(trainer, batches):
 
 @pytest.mark.parametrize('microbatches', [None, 2])
 @pytest.mark.parametrize(
-  'name, rate', [('prompt', 0.3), ('lora', 0.01), ('full', 0.001)]
+  'name, rate',
+  [('prompt', 0.3), ('lora', 0.01), ('full', 0.001), ('subspace', 0.1)],
 )
 def test_t5x_and_the_local_engine_give_the_same_losses(
   name, rate, microbatches, folder, partitioner
@@ -129,6 +133,7 @@ def test_t5x_and_the_local_engine_give_the_same_losses(
   found = advance(trainer, batches)
 
   backbone = weights.load(folder, dropout_rate=0.0)
+  method = deltas.bound(method, weights.setting(backbone))
   engine = stack.make_engine(
     backbone,
     method,
@@ -145,7 +150,12 @@ def test_t5x_and_the_local_engine_give_the_same_losses(
       'targets': batch['decoder_target_tokens'][None],
     }
     state, metrics = engine.step(
-      state, Frozen(backbone.weights), local, jnp.asarray([rate]), keys, number
+      state,
+      Frozen(backbone.weights, method.constants),
+      local,
+      jnp.asarray([rate]),
+      keys,
+      number,
     )
     expected.append(float(metrics['loss'][0]))
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -163,7 +173,8 @@ def test_t5x_trains_and_keeps_state_for_phi_alone(name, folder, partitioner):
   setting = stored.setting(
     model.stored, jnp.asarray(before['frozen']['token_embedder']['embedding'])
   )
-  phi = METHODS[name].init(jax.random.key(0), setting)
+  method = deltas.bound(METHODS[name], setting)
+  phi = method.init(jax.random.key(0), setting)
   assert jax.tree.structure(unfreeze(state.params)) == jax.tree.structure(phi)
   # Adam: two copies of phi and counts, and nothing else
   held = [x for x in jax.tree.leaves(state.param_states) if np.ndim(x)]
@@ -380,6 +391,28 @@ def test_packed_batches_and_orbax_are_refused(folder, partitioner):
     model.loss_fn(state.params, packed, None, state.flax_mutables)
   with pytest.raises(ValueError, match='use_orbax'):
     t5x_model.refuse_orbax(save_cfg=None)
+
+
+@pytest.mark.parametrize('mesh', [(4, 1), (2, 2), (1, 4)])
+def test_weights_spread_over_devices_give_the_same_losses(
+  mesh, folder, partitioner
+):
+  parts = started(folder, partitioner, METHODS['lora'], 2, rate=0.01)
+  expected = advance(parts[1], [batch_of(seed) for seed in range(4)])
+  flags = os.environ.get('XLA_FLAGS', '')
+  flags += ' --xla_force_host_platform_device_count=4'
+  found = subprocess.run(
+    [sys.executable, '-m', 'tests.training.t5x_mesh', folder, *map(str, mesh)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'XLA_FLAGS': flags},
+  )
+  assert found.returncode == 0, found.stderr[-3000:]
+  result = json.loads(found.stdout.splitlines()[-1])
+  np.testing.assert_allclose(result['losses'], expected, rtol=0, atol=1e-5)
+  # norms and the like lie whole everywhere, the matrices do not
+  assert result['share'] < 1 / mesh[1] + 0.01
 
 
 def command(module, gin_files, **macros):
