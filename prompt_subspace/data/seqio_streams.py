@@ -6,6 +6,7 @@ episode stand side by side. Both import SeqIO and TensorFlow when called.
 """
 
 import functools
+import time
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -71,6 +72,14 @@ def _once(register: Callable, vocabulary: str, tfds_data_dir: str | None):
   register(Vocabulary(vocabulary), tfds_data_dir)
 
 
+def _new_seed() -> int:
+  """The time, the same on all hosts: those of a shard need the same data."""
+  import numpy as np
+  from jax.experimental import multihost_utils
+
+  return int(multihost_utils.broadcast_one_to_all(np.int32(time.time())))
+
+
 def _rate(task, limit: int) -> float:
   """Tasks of unknown size count as large."""
   return float(min(task.num_input_examples('train') or limit, limit))
@@ -129,7 +138,7 @@ def episodes(
     )
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
   members = getattr(provider, 'tasks', [provider])
-  seed = 0 if cfg.seed is None else cfg.seed
+  seed = _new_seed() if cfg.seed is None else cfg.seed
   streams = []
   for task in members:
     stream = task.get_dataset(
