@@ -99,8 +99,9 @@ def find(
     config = weights.infer_config(trees.unflatten(leaves))
     known = None
   else:
-    # the type in which the host holds it; it is cast part by part
-    read = weights.load(name, vocabulary)
+    # in the host's memory, whatever the devices are
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      read = weights.load(name, vocabulary)
     config, known = read.config, read.vocabulary
     leaves = trees.flatten(jax.tree.map(np.asarray, dict(read.weights)))
   config = config.replace(**changes)
