@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from prompt_subspace import deltas, trees
+from prompt_subspace import deltas, reparams, trees
 from prompt_subspace.backbone import weights
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import (
@@ -35,6 +35,7 @@ from prompt_subspace.bank import (
   store,
   t5x_run,
 )
+from prompt_subspace.reparams import subspace
 
 EXPORTS = {
   'safetensors': exchange.to_safetensors,
@@ -168,13 +169,29 @@ def _check_shapes(found: exchange.Adapter, backbone: Backbone) -> None:
 
   settings = found.settings
   if found.method == 'prompt':  # its start is the prompt itself
-    settings = {'length': settings['length'], 'start': 'uniform'}
-  method = deltas.make(found.method, **settings)
+    settings = {
+      'length': settings['length'],
+      'start': 'uniform',
+      'decoder_length': settings.get('decoder_length', 0),
+    }
   setting = weights.setting(backbone)
+  if found.method == 'subspace':
+    made = subspace.again(settings, _made, reparams.make)
+  else:
+    made = _made(found.method, **settings)
+  method = deltas.bound(made, setting)
   expected = jax.eval_shape(
     lambda key: method.init(key, setting), jax.random.key(0)
   )
   trees.check_same(found.phi, expected, f'delta for {backbone.name}')
+
+
+def _made(name: str, **settings) -> deltas.Method:
+  """Makes a method of settings as JSON has them."""
+  fields = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+  }
+  return deltas.make(name, **fields)
 
 
 def export(known) -> int:

@@ -1,8 +1,8 @@
 """Batches as T5X has them, turned into those of our objectives.
 
 A batch of T5X is flat: `encoder_input_tokens` and others with a row for each
-example. Objectives over episodes (`meta.objectives`) want the examples of a task
-together; `data.seqio_streams.episodes` puts them side by side.
+example. Objectives over episodes (`meta.objectives`) want the examples of a
+task together; `data.seqio_streams.episodes` puts them side by side.
 """
 
 from collections.abc import Mapping
