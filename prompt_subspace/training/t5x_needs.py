@@ -31,6 +31,7 @@ NEEDS = {
 }
 TRIED = 'jax 0.10.2, flax 0.12.8, optax 0.2.8, numpy 2.4.6, Python 3.11'
 SCRIPT = re.compile(r"^include 't5x/configs/runs/(\w+)\.gin'", re.M)
+INCLUDE = re.compile(r"^include '(.+)'", re.M)
 COMMANDS = {'finetune': 'train', 'pretrain': 'train'}
 
 
@@ -42,9 +43,11 @@ def command(
     for root in search_paths:
       path = pathlib.Path(root) / name
       if path.is_file():
-        found = SCRIPT.search(path.read_text(encoding='utf-8'))
-        if found:
+        text = path.read_text(encoding='utf-8')
+        if found := SCRIPT.search(text):
           return f't5x.{COMMANDS.get(found[1], found[1])}'
+        if found := command(INCLUDE.findall(text), search_paths):
+          return found
         break
   return None
 

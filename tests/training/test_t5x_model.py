@@ -25,6 +25,7 @@ from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import decode, stored, weights
 from prompt_subspace.bank import store, t5x_run
 from prompt_subspace.deltas import Frozen
+from prompt_subspace.instance import methods as instance
 from prompt_subspace.meta import algorithms
 from prompt_subspace.reparams import subspace
 from prompt_subspace.training import optimizers, spec, stack, t5x_model
@@ -51,6 +52,7 @@ METHODS = {
   'subspace': subspace.subspace(
     deltas.prompt(length=3), reparams.linear(), 7, spread=0.1
   ),
+  'ipt': instance.encoder('cnn', length=3, budget=0.05),
 }
 
 
@@ -121,7 +123,13 @@ def advance(trainer, batches):
 @pytest.mark.parametrize('microbatches', [None, 2])
 @pytest.mark.parametrize(
   'name, rate',
-  [('prompt', 0.3), ('lora', 0.01), ('full', 0.001), ('subspace', 0.1)],
+  [
+    ('prompt', 0.3),
+    ('lora', 0.01),
+    ('full', 0.001),
+    ('subspace', 0.1),
+    ('ipt', 0.01),
+  ],
 )
 def test_t5x_and_the_local_engine_give_the_same_losses(
   name, rate, microbatches, folder, partitioner
@@ -339,21 +347,25 @@ def test_meta_learning_takes_the_step_of_its_objective(
   )
 
 
+@pytest.mark.parametrize('name', ['prompt', 'ipt'])
 def test_predictions_and_scores_are_those_of_the_local_engine(
-  folder, partitioner
+  name, folder, partitioner
 ):
   model, trainer, initializer = started(
-    folder, partitioner, METHODS['prompt'], beams=3
+    folder, partitioner, METHODS[name], beams=3
   )
   advance(trainer, [batch_of(1)])
   state, batch = trainer.train_state, batch_of(2)
   run = utils.get_infer_fn  # what T5X's evaluation and inference call
   backbone = weights.load(folder, dropout_rate=0.0)
+  method = deltas.bound(METHODS[name], weights.setting(backbone))
   phi = unfreeze(state.params)
   tokens, scores = decode.beam(
     backbone.config,
     backbone.weights,
-    METHODS['prompt'].expand(phi, None),
+    method.delta(
+      phi, {'inputs': batch['encoder_input_tokens']}, method.constants
+    ),
     batch['encoder_input_tokens'],
     TARGET,
     3,
@@ -491,7 +503,13 @@ def test_the_spot_file_trains_resumes_evaluates_and_infers(folder, tmp_path):
 
 def test_the_mpt_file_trains(folder, tmp_path):
   given = {**common(folder), **TRAINING, 'MODEL_DIR': str(tmp_path)}
-  given |= {'SHOTS': 2, 'EPISODE': 4, 'INNER_RATE': 0.1}
+  given |= {'MICROBATCHES': 2, 'SHOTS': 2, 'EPISODE': 4, 'INNER_RATE': 0.1}
   said = command('train', ['gin/mpt_xxl.gin'], **given)
   assert 'support_loss=' in said
   assert (tmp_path / 'checkpoint_2').is_dir()
+
+
+def test_the_ipt_file_trains(folder, tmp_path):
+  given = {**common(folder), **TRAINING, 'MODEL_DIR': str(tmp_path)}
+  command('train', ['gin/ipt_xxl.gin'], **given, BUDGET=0.05, LENGTH=3)
+  assert set(weights.read_t5x(tmp_path / 'checkpoint_2')) == {'encoder'}
