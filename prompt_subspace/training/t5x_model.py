@@ -38,6 +38,9 @@ from prompt_subspace.training.stack import task_loss
 
 WEIGHTS, CONSTANTS = 'frozen', 'constants'
 TABLE = 'token_embedder/embedding'
+# gin makes a model for each place that it is bound in: all share the backbone,
+# which may be in the host's memory
+_find = functools.lru_cache(maxsize=1)(stored.find)
 
 
 class Model(t5x.models.EncoderDecoderModel):
@@ -76,9 +79,7 @@ class Model(t5x.models.EncoderDecoderModel):
     alpha: float = 0.6,
     **changes,
   ):
-    self.stored = stored.find(
-      backbone, vocabulary, dropout_rate=dropout, **changes
-    )
+    self.stored = _find(backbone, vocabulary, dropout_rate=dropout, **changes)
     tokens = self.stored.vocabulary.seqio()
     self.algorithm, self.shots = algorithm, shots
     self.beams, self.alpha = beams, alpha

@@ -85,3 +85,11 @@ def test_every_weight_has_a_name_for_each_axis(config):
   )
   with pytest.raises(ValueError, match='expected the path of a T5'):
     stored.axes('encoder/layers_3/conv/kernel')
+
+
+def test_a_genuine_t5x_checkpoint_is_read(real_data):
+  folder = real_data / 'checkpoints' / 't5x_t5_1_1_tiny' / 'checkpoint_3'
+  found = stored.find(str(folder), real_data / 'vocab' / 't5.model')
+  placed = stored.place(found, whole(found.shapes))
+  loaded = weights.load(folder)
+  assert trees.fingerprint(placed) == loaded.fingerprint
