@@ -167,6 +167,11 @@ def place(stored: Stored, shardings: Mapping) -> dict:
   return trees.unflatten(out)
 
 
+def fingerprint(stored: Stored) -> str:
+  """Returns that of the weights as they are on disk; reads all, one by one."""
+  return trees.fingerprint(trees.unflatten(stored.leaves))
+
+
 def setting(stored: Stored, embedding: Any) -> Setting:
   """Returns what a method's initialisation may read, see `weights.setting`."""
   known = stored.vocabulary
@@ -195,6 +200,10 @@ class _Zarr(NamedTuple):
 
   def __getitem__(self, index) -> np.ndarray:
     return np.asarray(self.store[index].read().result())
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    del copy  # what was read is nobody else's
+    return np.asarray(self[...], dtype)
 
 
 def _index(folder: str) -> dict:

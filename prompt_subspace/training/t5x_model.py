@@ -54,14 +54,16 @@ class Model(t5x.models.EncoderDecoderModel):
     rate: the learning rate. That of T5X's trainer goes nowhere.
     vocabulary: a sentencepiece model, where the backbone has none.
     shots: for algorithms over episodes, examples of a support batch.
-    start: folder of a bank entry whose phi is the start; None draws it.
+    start: folder of a bank entry whose phi is the start; None draws it. If its
+      card has a fingerprint, all weights are read once to compare it.
     dropout: of the backbone while training.
     beams: sequences of beam search in prediction; 1 is greedy.
     alpha: length penalty of beam search.
     **changes: fields of the backbone's configuration (dtype, ...).
 
   Raises:
-    ValueError: see `stored.find`; a bank entry of another method or shape.
+    ValueError: see `stored.find`; a bank entry of another method, shape
+      or backbone.
   """
 
   def __init__(
@@ -111,12 +113,19 @@ class Model(t5x.models.EncoderDecoderModel):
 
   def _from_bank(self, folder: str):
     entry = store.read(folder)
-    found = {'name': entry.card['method']}
-    if found['name'] != self.method.name:
+    if entry.card['method'] != self.method.name:
       raise ValueError(
         f'start: expected a delta of method {self.method.name!r}, found '
-        f'{found["name"]!r} in {folder}. Bind Model.method to that one.'
+        f'{entry.card["method"]!r} in {folder}. Bind Model.method to that one.'
       )
+    if wanted := entry.card['fingerprint']:  # else it is of unknown weights
+      mark = stored.fingerprint(self.stored)
+      if mark != wanted:
+        raise ValueError(
+          f'start: expected a delta of the backbone {self.stored.name} with '
+          f'fingerprint {mark[:16]}, found one of {entry.card["backbone"]} '
+          f'with {wanted[:16]} in {folder}. Bind BACKBONE to that one.'
+        )
     trees.check_same(entry.phi, self.phi_shapes, f'start {folder}')
     return entry.phi
 

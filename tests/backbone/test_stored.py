@@ -32,6 +32,7 @@ def test_a_t5x_checkpoint_is_read_as_load_does(checkpoint):
   assert found.config == loaded.config
   placed = stored.place(found, whole(found.shapes))
   jax.tree.map(np.testing.assert_array_equal, placed, dict(loaded.weights))
+  assert stored.fingerprint(found) == loaded.fingerprint
   path = 'encoder/layers_1/mlp/wo/kernel'
   part = stored.read(found, path, (slice(3, 9), slice(0, 5)))
   expected = trees.flatten(loaded.weights)[path][3:9, :5]
@@ -93,3 +94,4 @@ def test_a_genuine_t5x_checkpoint_is_read(real_data):
   placed = stored.place(found, whole(found.shapes))
   loaded = weights.load(folder)
   assert trees.fingerprint(placed) == loaded.fingerprint
+  assert stored.fingerprint(found) == loaded.fingerprint

@@ -295,6 +295,14 @@ def test_phi_of_a_bank_entry_is_the_start(folder, partitioner, tmp_path):
   )
   with pytest.raises(ValueError, match='expected a delta of method'):
     t5x_model.Model(str(folder), METHODS['lora'], start=str(tmp_path / 'entry'))
+  card['fingerprint'] = weights.load(folder).fingerprint
+  store.write(tmp_path / 'entry', phi, card)
+  t5x_model.Model(str(folder), METHODS['prompt'], start=str(tmp_path / 'entry'))
+  store.write(tmp_path / 'other', phi, card | {'fingerprint': 64 * '0'})
+  with pytest.raises(ValueError, match='expected a delta of the backbone'):
+    t5x_model.Model(
+      str(folder), METHODS['prompt'], start=str(tmp_path / 'other')
+    )
   with pytest.raises(ValueError, match='expected shape'):
     t5x_model.Model(
       str(folder), deltas.prompt(length=4), start=str(tmp_path / 'entry')
