@@ -118,8 +118,11 @@ def episodes(
 ):
   """Returns batches whose examples come in runs of `size` from one task.
 
-  Tasks are drawn uniformly, as episodes are (Qin et al. 2023, section 3). Bind
-  it as `get_dataset_fn` of T5X's training; its arguments are T5X's, but for
+  Tasks are drawn uniformly (Qin et al. 2023, section 3). Deviation: support and
+  query come from one split, side by side in one shuffled
+  order, so that only tasks smaller than an episode share examples often; `training.episodes` takes the query from the
+  validation split. Bind it as `get_dataset_fn` of T5X's training; its arguments
+  are T5X's, but for
 
   Args:
     size: examples of an episode, see `training.features.episode_size`.
