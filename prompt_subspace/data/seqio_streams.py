@@ -119,10 +119,10 @@ def episodes(
   """Returns batches whose examples come in runs of `size` from one task.
 
   Tasks are drawn uniformly (Qin et al. 2023, section 3). Deviation: support and
-  query come from one split, side by side in one shuffled
-  order, so that only tasks smaller than an episode share examples often; `training.episodes` takes the query from the
-  validation split. Bind it as `get_dataset_fn` of T5X's training; its arguments
-  are T5X's, but for
+  query come from one split, side by side in one shuffled order, where
+  `training.episodes` takes the query from the validation split. In a task with
+  hardly more examples than an episode, they share some. Bind it as
+  `get_dataset_fn` of T5X's training; its arguments are T5X's, but for
 
   Args:
     size: examples of an episode, see `training.features.episode_size`.
