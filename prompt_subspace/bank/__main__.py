@@ -4,6 +4,7 @@
   python -m prompt_subspace.bank --bank DIR show ENTRY
   python -m prompt_subspace.bank --bank DIR similar ENTRY --top 5
   python -m prompt_subspace.bank --bank DIR add prompt.npy --task NAME
+  python -m prompt_subspace.bank --bank DIR add --t5x RUN --task NAME
   python -m prompt_subspace.bank --bank DIR export ENTRY OUT --format peft
   python -m prompt_subspace.bank --bank DIR import FOLDER --task NAME
   python -m prompt_subspace.bank --bank DIR verify
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from prompt_subspace import deltas, trees
+from prompt_subspace import deltas, reparams, trees
 from prompt_subspace.backbone import weights
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import (
@@ -32,7 +33,9 @@ from prompt_subspace.bank import (
   retrieve,
   similarity,
   store,
+  t5x_run,
 )
+from prompt_subspace.reparams import subspace
 
 EXPORTS = {
   'safetensors': exchange.to_safetensors,
@@ -100,9 +103,19 @@ def _foreign_prompt(known) -> store.Entry:
 
 
 def add(known) -> int:
-  """Stores a prompt from a .npy file."""
-  backbone = _loaded(known.backbone)
-  return _store(known, exchange.from_npy(known.path), backbone)
+  """Stores a prompt from a .npy file, or the delta of a run of T5X."""
+  if (known.path is None) == (known.t5x is None):
+    raise ValueError(
+      'add: expected a .npy file or --t5x with the folder of a run, found '
+      f'{known.path} and {known.t5x}. Give one of the two.'
+    )
+  if known.t5x is None:
+    backbone = _loaded(known.backbone)
+    return _store(known, exchange.from_npy(known.path), backbone)
+  known.path = known.t5x
+  found, card = t5x_run.read(known.t5x)
+  backbone = _loaded(known.backbone or card['backbone'], card['vocabulary'])
+  return _store(known, found, backbone)
 
 
 def import_(known) -> int:
@@ -112,10 +125,11 @@ def import_(known) -> int:
   return _store(known, peft_read.read(known.path, layers), backbone)
 
 
-def _loaded(name: str | None) -> Backbone | None:
+def _loaded(name: str | None, vocabulary: str | None = None) -> Backbone | None:
   """Loads a backbone if this names one; else it is only noted."""
   if name in weights.BUNDLED or (name and pathlib.Path(name).is_dir()):
-    return weights.load(name)
+    known = vocabulary and pathlib.Path(vocabulary).is_file()
+    return weights.load(name, vocabulary if known else None)
   return None
 
 
@@ -155,13 +169,31 @@ def _check_shapes(found: exchange.Adapter, backbone: Backbone) -> None:
 
   settings = found.settings
   if found.method == 'prompt':  # its start is the prompt itself
-    settings = {'length': settings['length'], 'start': 'uniform'}
-  method = deltas.make(found.method, **settings)
+    settings = {
+      'length': settings['length'],
+      'start': 'uniform',
+      'decoder_length': settings.get('decoder_length', 0),
+    }
   setting = weights.setting(backbone)
+  if found.method not in (*deltas.METHODS, 'subspace'):
+    return  # of a room, which nothing here may know
+  if found.method == 'subspace':
+    made = subspace.again(settings, _made, reparams.make)
+  else:
+    made = _made(found.method, **settings)
+  method = deltas.bound(made, setting)
   expected = jax.eval_shape(
     lambda key: method.init(key, setting), jax.random.key(0)
   )
   trees.check_same(found.phi, expected, f'delta for {backbone.name}')
+
+
+def _made(name: str, **settings) -> deltas.Method:
+  """Makes a method of settings as JSON has them."""
+  fields = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+  }
+  return deltas.make(name, **fields)
 
 
 def export(known) -> int:
@@ -234,8 +266,15 @@ def _parser() -> argparse.ArgumentParser:
   one.add_argument(
     '--foreign', action='store_true', help='other backbones, too'
   )
-  for one in (command(add), command(import_, 'import')):
-    one.add_argument('path', metavar='FILE.npy|FOLDER')
+  for function, name_of in ((add, None), (import_, 'import')):
+    one = command(function, name_of)
+    if name_of is None:
+      one.add_argument('path', metavar='FILE.npy', nargs='?')
+      one.add_argument(
+        '--t5x', metavar='RUN', help='folder of a run of T5X, or a checkpoint_N'
+      )
+    else:
+      one.add_argument('path', metavar='FOLDER')
     one.add_argument('--task', required=True)
     one.add_argument('--name', help='of the entry; default: that of the file')
     one.add_argument(
