@@ -1,0 +1,234 @@
+"""What instance-wise prompts know: a map of sentences, and nearest words.
+
+The map puts the sentences of several tasks into two dimensions, once by the
+backbone's own embeddings (mean of the encoder's output over an input's tokens)
+and once by their prompts (mean of the vectors t): does the prompt tell kinds of
+input apart? The silhouette says so by a number, from -1 to 1. The nearest words
+are those tokens of an input whose embeddings are most similar to its prompt.
+
+Source: Jiang et al. 2022 (IPT), figure 4 and table 4.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from prompt_subspace import deltas
+from prompt_subspace.backbone import forward
+from prompt_subspace.backbone import weights as backbones
+from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.bank import store
+from prompt_subspace.data import arrays as task_arrays
+from prompt_subspace.data import corpus
+from prompt_subspace.data import tasks as task_names
+from prompt_subspace.deltas.base import check_list, check_names, positive
+from prompt_subspace.instance import methods
+from prompt_subspace.training import job, results
+
+# map.csv: a line for each sentence and kind of embedding
+MAP = {'embedding': str, 'task': str, 'x': float, 'y': float}
+# silhouettes.csv: how well tasks are apart
+SILHOUETTES = {'embedding': str, 'silhouette': float, 'sentences': int}
+# words.csv: a line for each token of the inputs that are shown
+WORDS = {
+  'example': int,
+  'task': str,
+  'token': str,
+  'similarity': float,
+  'nearest': int,
+}
+KINDS = ('backbone', 'prompt')
+BATCH = 64
+
+
+def look(
+  delta: str,
+  tasks: Sequence[str],
+  out: str,
+  backbone: str | Backbone = 'mini',
+  data_dir: str | None = None,
+  examples: int = 200,
+  shown: int = 8,
+  nearest: int = 3,
+  max_input: int = 64,
+  cache: str | None = None,
+) -> job.Job:
+  """Plans a look at what a trained strategy makes of the inputs of tasks.
+
+  Args:
+    delta: folder of a bank entry, a strategy on prompt tuning.
+    tasks: whose validation inputs are mapped; the map is coloured by them.
+    out: folder of the tables.
+    backbone: the one that the delta was trained on.
+    data_dir: folder of the tasks' folders; None for the embedded ones.
+    examples: of each task.
+    shown: inputs whose words are marked.
+    nearest: words that are marked in each.
+    max_input: longest input in tokens.
+    cache: folder of prepared arrays; by default `cache` beside `out`.
+
+  Returns:
+    The job. It writes map.csv, silhouettes.csv and words.csv.
+
+  Raises:
+    ValueError: no strategy on prompt tuning, another backbone, an unknown task.
+  """
+  check_list('tasks', tasks, of='task')
+  if len(tasks) < 2:
+    raise ValueError(
+      f'tasks: expected two or more, which are to be told apart, found '
+      f'{list(tasks)}.'
+    )
+  for name, value in (
+    ('examples', examples),
+    ('shown', shown),
+    ('nearest', nearest),
+  ):
+    positive(name, value)
+  entry = store.read(delta)
+  check_names('delta', (entry.card['method'],), tuple(methods.METHODS))
+  if entry.card['settings']['base'] != 'prompt':
+    raise ValueError(
+      f'delta: expected a strategy on prompt tuning, found base='
+      f'{entry.card["settings"]["base"]!r} in {delta}.'
+    )
+  if not isinstance(backbone, Backbone):
+    backbone = backbones.load(backbone)
+  store.check_backbone(entry, backbone)
+  found = {name: task_names.find(name, data_dir) for name in tasks}
+  folder = pathlib.Path(out)
+  place = cache or folder.parent / 'cache'
+
+  def run():
+    held = {
+      name: task_arrays.prepare(task, backbone.vocabulary, place, max_input)
+      .splits['validation']
+      .inputs[:examples]
+      for name, task in found.items()
+    }
+    tokens = np.concatenate([corpus.pad(x, max_input) for x in held.values()])
+    labels = np.repeat(list(held), [len(x) for x in held.values()])
+    setting = backbones.setting(backbone)
+    method = deltas.bound(
+      methods.make(entry.card['method'], **entry.card['settings']), setting
+    )
+    vectors = prompts(method, entry.phi, tokens)
+    embeddings = {
+      'backbone': sentences(backbone, tokens),
+      'prompt': vectors.mean(axis=1),
+    }
+    points, apart = [], []
+    for kind in KINDS:
+      places, silhouette = flat_map(embeddings[kind], labels)
+      apart.append(
+        {'embedding': kind, 'silhouette': silhouette, 'sentences': len(labels)}
+      )
+      points += [
+        {'embedding': kind, 'task': str(t), 'x': float(x), 'y': float(y)}
+        for t, (x, y) in zip(labels, places, strict=True)
+      ]
+    results.write_csv(folder / 'map.csv', points, MAP)
+    results.write_csv(folder / 'silhouettes.csv', apart, SILHOUETTES)
+    chosen = np.linspace(0, len(tokens) - 1, shown).astype(int)
+    table = setting.embedding
+    words = [
+      {'example': number, 'task': str(labels[i]), **word}
+      for number, i in enumerate(chosen)
+      for word in near(tokens[i], vectors[i], table, backbone, nearest)
+    ]
+    results.write_csv(folder / 'words.csv', words, WORDS)
+
+  plan = (
+    f'delta      {entry.name}: {entry.card["method"]}\n'
+    f'tasks      {", ".join(found)}, {examples} inputs each'
+  )
+  record = {'delta': entry.name, 'fingerprint': backbone.fingerprint}
+  return job.Job(folder, plan, record, run)
+
+
+def prompts(method, phi, tokens) -> Float[np.ndarray, 'N k D']:
+  """Returns the prompt of every input."""
+
+  @jax.jit
+  def run(batch):
+    made = method.delta(phi, {'inputs': batch}, method.constants)
+    return made['encoder']['prompt']
+
+  return _in_batches(run, tokens)
+
+
+def sentences(backbone: Backbone, tokens) -> Float[np.ndarray, 'N D']:
+  """Returns the mean of the encoder's output over each input's tokens."""
+
+  @jax.jit
+  def run(batch):
+    out = forward.encode(backbone.config, backbone.weights, {}, batch)
+    mask = (batch > 0)[..., None]
+    return (out * mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+
+  return _in_batches(run, tokens)
+
+
+def _in_batches(run, tokens):
+  padded = np.pad(tokens, ((0, -len(tokens) % BATCH), (0, 0)))
+  parts = [
+    np.asarray(run(jnp.asarray(padded[i : i + BATCH])))
+    for i in range(0, len(padded), BATCH)
+  ]
+  return np.concatenate(parts)[: len(tokens)]
+
+
+def flat_map(vectors: Float[np.ndarray, 'N D'], labels):
+  """Returns places [N, 2] by PCA of the directions, and the silhouette.
+
+  The silhouette, by cosine distance in all dimensions, is the mean over
+  sentences of (b - a) / max(a, b), with a the mean distance to those of the
+  same label and b that to the nearest other label.
+  """
+  from sklearn.decomposition import PCA
+  from sklearn.metrics import silhouette_score
+
+  # what all have in common says nothing of how they differ
+  moved = vectors - vectors.mean(axis=0)
+  unit = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9)
+  places = PCA(2, random_state=0).fit_transform(unit)
+  return places, float(silhouette_score(unit, labels, metric='cosine'))
+
+
+def near(
+  tokens: Int[np.ndarray, ' L'],
+  vectors: Float[np.ndarray, 'k D'],
+  table,
+  backbone: Backbone,
+  nearest: int,
+) -> list[dict[str, Any]]:
+  """Returns each token with its highest cosine to any prompt vector.
+
+  `nearest` of them, of different words, are marked.
+  """
+  # without the padding and the end
+  own = [int(t) for t in tokens if t > 1]
+  rows = np.asarray(table, np.float32)[own]
+  highest = (_unit(rows) @ _unit(vectors).T).max(axis=1)
+  marked: dict[int, int] = {}
+  for i in np.argsort(-highest, kind='stable'):
+    if len(marked) < nearest:
+      marked.setdefault(own[i], int(i))
+  places = set(marked.values())
+  return [
+    {
+      'token': backbone.vocabulary.decode([t]) or '?',
+      'similarity': float(s),
+      'nearest': int(i in places),
+    }
+    for i, (t, s) in enumerate(zip(own, highest, strict=True))
+  ]
+
+
+def _unit(x):
+  return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
