@@ -211,8 +211,9 @@ def near(
 
   `nearest` of them, of different words, are marked.
   """
-  # without the padding and the end
-  own = [int(t) for t in tokens if t > 1]
+  decode = backbone.vocabulary.decode
+  # without the padding, the end, and pieces that are a space alone
+  own = [int(t) for t in tokens if t > 1 and decode([int(t)])]
   rows = np.asarray(table, np.float32)[own]
   highest = (_unit(rows) @ _unit(vectors).T).max(axis=1)
   marked: dict[int, int] = {}
@@ -222,7 +223,7 @@ def near(
   places = set(marked.values())
   return [
     {
-      'token': backbone.vocabulary.decode([t]) or '?',
+      'token': decode([t]),
       'similarity': float(s),
       'nearest': int(i in places),
     }
