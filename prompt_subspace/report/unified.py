@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from prompt_subspace.report import (
   page,
   tables,
+  unified_files,
+  unified_found,
   unified_landscapes,
   unified_pictures,
   unified_tables,
@@ -25,8 +27,9 @@ from prompt_subspace.report.page import (
   Section,
   Table,
 )
+from prompt_subspace.report.unified_found import TUNED, Found
 from prompt_subspace.report.unified_landscapes import ABOVE, Landscape
-from prompt_subspace.report.unified_tables import TUNED, WAYS, Found
+from prompt_subspace.report.unified_tables import WAYS
 from prompt_subspace.unified import analysis
 from prompt_subspace.unified.analysis import Average, Recovery
 
@@ -42,8 +45,8 @@ def report(folder: pathlib.Path) -> str:
   Raises:
     ValueError: no space of the study is finished.
   """
-  found = unified_tables.read(pathlib.Path(folder))
-  unified_tables.write(found)
+  found = unified_found.read(pathlib.Path(folder))
+  unified_files.write(found)
   planes, without = unified_landscapes.read(found.folder)
   pictures = unified_pictures.draw(found, planes)
   path = found.folder / 'report.html'

@@ -14,8 +14,8 @@ from prompt_subspace.report import (
   unified_training,
 )
 from prompt_subspace.report.page import Picture
+from prompt_subspace.report.unified_found import STAGES, TUNED, Found
 from prompt_subspace.report.unified_landscapes import ABOVE, PAPER, Landscape
-from prompt_subspace.report.unified_tables import STAGES, TUNED, Found
 from prompt_subspace.unified import analysis
 from prompt_subspace.unified.analysis import Average, Recovery
 

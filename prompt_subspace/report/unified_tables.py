@@ -1,22 +1,14 @@
-"""The tables of a study of the unified subspace, from the files it wrote."""
+"""The tables of a study of the unified subspace, as grids of cells."""
 
-import json
 import math
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from prompt_subspace.report import tables
-from prompt_subspace.training import results
-from prompt_subspace.unified import analysis, columns
-from prompt_subspace.unified.analysis import Average, Pair, Recovery
+from prompt_subspace.report.unified_found import STAGES, TUNED, Found
+from prompt_subspace.unified import analysis
+from prompt_subspace.unified.analysis import Average, Recovery
 
-STAGES = {
-  'approximation': 'tasks of the space',
-  'inside': 'optimisation',
-  'transfer': 'transfer',
-}
-TUNED = ('inside', 'transfer')
 # how `analysis` counts, for people
 WAYS = {
   'paper': 'E_sub / E_ori, %',
@@ -25,111 +17,7 @@ WAYS = {
 }
 # what a line of a table is of, for people
 NAMES = {'stage': 'codes of', 'maps': 'maps', 'size': 'size'}
-AVERAGES = {
-  'stage': str,
-  'maps': str,
-  'size': int,
-  'runs': int,
-  'seeds': int,
-  'score': float,
-  'original': float,
-  'majority': float,
-  'paper': float,
-  'paper_deviation': float,
-  'constant': float,
-  'above': float,
-  'above_deviation': float,
-  'above_runs': int,
-  'pooled': float,
-  'pooled_deviation': float,
-}
 Grid = list[list[Any]]
-
-
-class Found(NamedTuple):
-  """The files of a study, read.
-
-  Attributes:
-    folder: of the study.
-    cells: of results.csv.
-    rows: of recovery.csv.
-    whole: whether the study has finished; before, rows are of the spaces that
-      are done.
-    record: record.json, {} where there is none.
-    histories: cell -> what was seen while the maps of a space were trained.
-    why: `analysis.weak` of all rows.
-  """
-
-  folder: pathlib.Path
-  cells: list[dict[str, Any]]
-  rows: list[dict[str, Any]]
-  whole: bool
-  record: dict[str, Any]
-  histories: dict[str, list[dict[str, Any]]]
-  why: dict[Pair, str]
-
-  def values(self, column: str) -> list[Any]:
-    """The different values of a column, as they come; numbers rise."""
-    found = list(dict.fromkeys(r[column] for r in self.rows))
-    return sorted(found) if column in ('size', 'seed') else found
-
-  @property
-  def types(self) -> list[str]:
-    """Names, in the order of the study."""
-    return self.values('type')
-
-  @property
-  def unseen(self) -> list[str]:
-    """The tasks that codes were tuned for."""
-    own = [r['task'] for r in self.rows if r['stage'] in TUNED]
-    return list(dict.fromkeys(own))
-
-  def of(self, *stages: str) -> list[dict[str, Any]]:
-    """The rows of some stages."""
-    return [r for r in self.rows if r['stage'] in stages]
-
-  def recover(self, rows, by: Sequence[str] = ()) -> list[Recovery]:
-    """`analysis.recover`, with the same solutions left out everywhere."""
-    return analysis.recover(rows, by, why=self.why)
-
-
-def read(folder: pathlib.Path) -> Found:
-  """Reads what a study wrote.
-
-  Raises:
-    ValueError: there is no recovery.csv with rows, nor are there the files of
-      spaces that are done.
-  """
-  record, path = folder / 'record.json', folder / 'recovery.csv'
-  parts = (
-    [path] if path.exists() else sorted((folder / 'recovery').glob('*.csv'))
-  )
-  rows = [r for p in parts for r in results.read_csv(p, columns.RECOVERY)]
-  if not rows:
-    raise ValueError(
-      f'{path}: expected a row per space, task and pair of types, found none. '
-      'Let the study finish its first space.'
-    )
-  order = list(STAGES)
-  rows.sort(key=lambda r: order.index(r['stage']))
-  cells = results.read_csv(folder / 'results.csv', columns.CELLS)
-  return Found(
-    folder,
-    cells,
-    rows,
-    path.exists(),
-    json.loads(record.read_text(encoding='utf-8')) if record.exists() else {},
-    _histories(folder),
-    analysis.weak(rows),
-  )
-
-
-def _histories(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-  out = {}
-  for path in sorted((folder / 'rows').glob('maps-*.json')):
-    stored = json.loads(path.read_text(encoding='utf-8'))
-    out[path.stem] = stored.get('history', [])
-  return out
 
 
 def text(value: Average | None, digits: int = 1) -> str:
@@ -342,68 +230,3 @@ def as_texts(grid: Grid) -> tables.Grid:
     return f'{cell:.1f}' if isinstance(cell, float) else str(cell)
 
   return [[shown(c) for c in line] for line in grid]
-
-
-def write(found: Found) -> None:
-  """Writes recovery.md, transfer.md and averages.csv."""
-  parts = {
-    'recovery': _recovery_parts(found),
-    'transfer': _transfer_parts(found),
-  }
-  for name, own in parts.items():
-    shown = '\n\n'.join(
-      f'{title}\n\n{tables.as_markdown(as_texts(grid))}'
-      for title, grid in own.items()
-      if len(grid) > 1
-    )
-    path = found.folder / f'{name}.md'
-    path.write_text(f'{shown}\n', encoding='utf-8')
-  by = ('stage', 'maps', 'size')
-  rows = [_average_row(x) for x in found.recover(found.rows, by)]
-  results.write_csv(found.folder / 'averages.csv', rows, AVERAGES)
-
-
-def _recovery_parts(found: Found) -> Mapping[str, Grid]:
-  without = left_out(found)
-  note = f' (without {without})' if without else ''
-  return {
-    'Averages': average_grid(found),
-    **({'By size': along_grid(found, 'size')} if _has(found, 'size') else {}),
-    **({'By maps': along_grid(found, 'maps')} if _has(found, 'maps') else {}),
-    f'Optimisation, {WAYS["paper"]}': task_grid(found, 'inside', 'paper'),
-    f'Optimisation, {WAYS["above"]}{note}': task_grid(found, 'inside', 'above'),
-    'Original solutions, test score': original_grid(found),
-  }
-
-
-def _has(found: Found, column: str) -> bool:
-  return column in several(found)
-
-
-def _transfer_parts(found: Found) -> Mapping[str, Grid]:
-  titles: dict[str, Callable[[str], Grid]] = {
-    'Source x type': lambda way: matrix_grid(found, way),
-    'By task': lambda way: task_grid(found, 'transfer', way),
-  }
-  return {
-    f'{title}, {WAYS[way]}': grid(way)
-    for title, grid in titles.items()
-    for way in analysis.WAYS
-  }
-
-
-def _average_row(line: Recovery) -> dict[str, Any]:
-  out: dict[str, Any] = dict(
-    zip(('stage', 'maps', 'size'), line.of, strict=True)
-  )
-  out |= {'runs': 0, 'seeds': 0, 'above_runs': 0}
-  if line.score:
-    out |= {'runs': line.score.runs, 'seeds': line.score.seeds}
-  if line.above:
-    out['above_runs'] = line.above.runs
-  for name in ('score', 'original', 'majority', 'constant', *analysis.WAYS):
-    value = getattr(line, name)
-    out[name] = value and value.mean
-    if name in analysis.WAYS:
-      out[f'{name}_deviation'] = value and value.deviation
-  return out

@@ -4,7 +4,8 @@ import math
 import statistics
 
 from prompt_subspace.report import tables
-from prompt_subspace.report.unified_tables import Found, Grid
+from prompt_subspace.report.unified_found import Found
+from prompt_subspace.report.unified_tables import Grid
 from prompt_subspace.unified import analysis
 
 WATCHED = ('loss', 'distance')

@@ -12,8 +12,8 @@ import pytest
 
 from prompt_subspace.report import (
   unified,
+  unified_found,
   unified_landscapes,
-  unified_tables,
   unified_training,
 )
 from prompt_subspace.training import results
@@ -331,7 +331,7 @@ def test_names_are_texts(folder, tmp_path):
 
 
 def test_what_was_watched_of_the_maps(folder):
-  found = unified_tables.read(folder)
+  found = unified_found.read(folder)
   assert unified_training.watched(found)[:2] == ['loss', 'loss adapter']
   steps, mean, deviation = unified_training.curve(found, 'loss lora')
   # 1 with seed 0 and 2 with seed 1, of 8 spaces
