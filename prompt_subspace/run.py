@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import gin
+from prompt_subspace.training import hosts, mesh
 from prompt_subspace.training.job import Job, environment, write_json
 
 Report = Callable[[pathlib.Path], str]
@@ -28,7 +29,8 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
 
   Args:
     argv: `--gin_file=F` (repeatable), `--gin.NAME=VALUE` (later wins; strings
-      in inner quotes), `--gin_search_paths=A,B`.
+      in inner quotes), `--gin_search_paths=A,B`, `--mesh=ROW,DATA,MODEL`,
+      `--processes=auto|HOST:PORT,COUNT,INDEX`.
     program: name of the command, for its help.
 
   Raises:
@@ -42,6 +44,16 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
   )
   parser.add_argument('--gin_file', action='append', required=True)
   parser.add_argument('--gin_search_paths', default='.')
+  parser.add_argument(
+    '--mesh',
+    metavar='ROW,DATA,MODEL',
+    help='devices for rows, examples, weights; default: all for rows',
+  )
+  parser.add_argument(
+    '--processes',
+    metavar='auto|HOST:PORT,COUNT,INDEX',
+    help='be one of several processes; auto on TPU pods and SLURM',
+  )
   known, rest = parser.parse_known_args(argv)
   bindings = []
   for word in rest:
@@ -50,6 +62,8 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
     bindings.append(word.removeprefix('--gin.').replace('=', ' = ', 1))
   for path in known.gin_search_paths.split(','):
     gin.add_config_file_search_path(path)
+  if known.processes:
+    hosts.join(known.processes)
   gin.clear_config()
   try:
     gin.parse_config_files_and_bindings(
@@ -65,7 +79,8 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
       f'gin_file: expected a file that binds run.job.job to a recipe, as '
       f'gin/tune.gin does, found none in {known.gin_file}.'
     )
-  return gin.get_configurable(job)()
+  with mesh.use(known.mesh and mesh.parse(known.mesh)):
+    return gin.get_configurable(job)()
 
 
 def _check_macros(bindings: Sequence[str]) -> None:
@@ -96,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
     }
     write_json(work.folder / 'record.json', record)
     work.run()
-    if report is not None:
+    if report is not None and hosts.leads():
       print(report(work.folder))
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)

@@ -37,6 +37,8 @@ class Backbone(NamedTuple):
     weights: the frozen tree, stacked if the configuration scans layers.
     vocabulary: tokens of its embedding; None if the folder has none.
     fingerprint: sha256 over names, shapes and values of the weights.
+    mesh: of the devices that the weights are spread over, see
+      `training.mesh`; None: one device.
   """
 
   name: str
@@ -44,6 +46,7 @@ class Backbone(NamedTuple):
   weights: Mapping
   vocabulary: Vocabulary | None
   fingerprint: str
+  mesh: jax.sharding.Mesh | None = None
 
 
 def expected(config: configs.T5Config) -> dict:

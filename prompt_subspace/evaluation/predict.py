@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from prompt_subspace.backbone import decode, forward
@@ -15,6 +16,7 @@ from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.evaluation.metrics import METRICS, UndefinedMetric
+from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.vocabulary import Vocabulary
 
@@ -30,10 +32,12 @@ class Predictor(NamedTuple):
       choice, or -1 if the scores are no numbers, [w, B]. `rows` picks rows
       of the stacked phi.
     generate: (frozen, phi, rows [w], batch, length) -> tokens [w, B, T].
+    mesh: of the devices that all lies on.
   """
 
   rank: Callable[..., Array]
   generate: Callable[..., Array]
+  mesh: Mesh | None = None
 
 
 def make_predictor(
@@ -41,6 +45,7 @@ def make_predictor(
   expand: Callable[[Any, Mapping, Any], Mapping],
   chunk: int | None = None,
   beams: int = 1,
+  mesh: Mesh | None = None,
 ) -> Predictor:
   """Compiles (on first use) the evaluation of a method on a backbone.
 
@@ -49,14 +54,25 @@ def make_predictor(
     expand: (phi, batch, constants) -> delta, `Method.delta`.
     chunk: rows computed at once; None suits the device.
     beams: width of beam search; 1 generates greedily.
+    mesh: of several devices.
   """
 
   def each_row(function, phi, rows):
-    def one(i):
-      return function(jax.tree.map(lambda x: x[i], phi))
-
-    size = chunk or stack_rows.chunk_size(rows.shape[0])
-    return stack_rows.map_rows(one, rows, size)
+    if mesh is None:
+      # no copy of rows: they are taken one by one
+      return stack_rows.map_rows(
+        lambda i: function(jax.tree.map(lambda x: x[i], phi)), rows, chunk
+      )
+    count = rows.shape[0]
+    # as many as the mesh divides; the last one is run again
+    filled = jnp.arange(meshes.padded(mesh, count))
+    filled = rows[jnp.minimum(filled, count - 1)]
+    taken = jax.tree.map(lambda x: x[filled], phi)
+    found = stack_rows.map_rows(function, taken, chunk, mesh)
+    # every host sees the answers
+    return jax.lax.with_sharding_constraint(found, meshes.sharding(mesh))[
+      :count
+    ]
 
   @jax.jit
   def rank(frozen, phi, rows, batch, choices):
@@ -83,7 +99,7 @@ def make_predictor(
 
     return each_row(one, phi, rows)
 
-  return Predictor(rank, generate)
+  return Predictor(rank, generate, mesh)
 
 
 def predict(
@@ -130,7 +146,8 @@ def predict(
   count = min(examples or len(arrays.labels), len(arrays.labels))
   lengths = np.asarray((arrays.inputs[:count] > 0).sum(axis=1))
   edges = batches.choose_edges(lengths, buckets, widths)
-  picked = jnp.asarray(list(rows), jnp.int32)
+  mesh = predictor.mesh
+  picked = meshes.put(mesh, np.asarray(rows, np.int32))
   longest = length or arrays.targets.shape[1]
   choices = None
   if arrays.choices is not None:
@@ -139,13 +156,15 @@ def predict(
   out = np.zeros((len(rows), count, longest), np.int32)
   found = np.zeros((len(rows), count), np.int32)
   for width, indices in batches.in_order(lengths, batch_size, edges):
-    batch = stack_rows.gather(data, jnp.asarray(indices), width, 1)
+    chosen = meshes.put_batch(mesh, indices, rows=False)
+    batch = stack_rows.gather(data, chosen, width, 1)
     if choices is None:
       tokens = predictor.generate(frozen, phi, picked, batch, longest)
       out[:, indices] = np.asarray(tokens)
     else:
       mine = choices if choices.ndim == 2 else choices[indices]
-      best = predictor.rank(frozen, phi, picked, batch, jnp.asarray(mine))
+      mine = meshes.put(mesh, mine)
+      best = predictor.rank(frozen, phi, picked, batch, mine)
       found[:, indices] = np.asarray(best)
   if arrays.choices is None:
     return [[vocabulary.decode(t.tolist()) for t in row] for row in out]

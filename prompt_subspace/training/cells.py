@@ -18,7 +18,7 @@ from prompt_subspace.bank import store
 from prompt_subspace.data import fewshot
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.templates import Template
-from prompt_subspace.training import job, spec, stack, stage
+from prompt_subspace.training import hosts, job, spec, stack, stage
 from prompt_subspace.training.stage import Stage
 
 STATE_BYTES = 3 * 2**30
@@ -115,8 +115,9 @@ def run(
     after: called whenever a stack is stored.
     title: what the progress line begins with.
   """
+  hosts.check_shared(where.folder)
   missing = [c for c in cells if not is_done(where.folder, c.id)]
-  for cell in missing:
+  for cell in missing if hosts.leads() else []:
     fewshot.keep(cell.data, where.folder / 'splits')
   planned = stacks(where, missing)
   for number, members in enumerate(planned, start=1):
@@ -128,9 +129,11 @@ def run(
     ids = json.dumps([c.id for c in members]).encode()
     place = where.folder / 'stacks' / hashlib.sha256(ids).hexdigest()[:12]
     results = _train(where, members, place, label)
-    for cell, result in zip(members, results, strict=True):
-      _store(where, cell, result)
-    stack.remove_checkpoints(place)
+    if hosts.leads():
+      for cell, result in zip(members, results, strict=True):
+        _store(where, cell, result)
+      stack.remove_checkpoints(place)
+    hosts.wait('stored')
     after()
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from prompt_subspace.backbone import forward
@@ -20,6 +21,7 @@ from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method, touches_encoder
 from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import episodes
+from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.spec import RowSpec, Settings
@@ -37,6 +39,7 @@ class Feed(NamedTuple):
     widths: to how many tokens the inputs of each step are padded.
     target_width: to how many tokens all targets are padded.
     padding: share of padding in the inputs of each row.
+    mesh: of the devices that all lies on.
   """
 
   train: dict[str, Array]
@@ -45,13 +48,14 @@ class Feed(NamedTuple):
   widths: Int[np.ndarray, ' S']
   target_width: int
   padding: list[float]
+  mesh: Mesh | None = None
 
   def batch(self, number: int) -> dict[str, Array]:
     """Returns the batches [W, B, ...] of one step."""
     return jax.tree.map(
       lambda x: stack_rows.gather(
         self.train,
-        jnp.asarray(x[number]),
+        meshes.put_batch(self.mesh, x[number]),
         int(self.widths[number]),
         self.target_width,
       ),
@@ -104,7 +108,7 @@ def make_feed(
 
   def upload(inputs, targets, **more):
     data = {'inputs': inputs, 'targets': targets, **more}
-    data = {name: jnp.asarray(x) for name, x in data.items()}
+    data = meshes.put(backbone.mesh, data)
     if cached:
       data['encoded'] = _encode(backbone, inputs, settings.evaluation_batch)
     return data
@@ -125,6 +129,7 @@ def make_feed(
     widths=widths,
     target_width=target_width,
     padding=[_padding(every, row, widths) for row in shifted],
+    mesh=backbone.mesh,
   )
 
 
@@ -170,7 +175,7 @@ def _encode(backbone: Backbone, inputs: np.ndarray, size: int) -> Array:
   run = jax.jit(lambda w, x: forward.encode(config, w, {}, x))
   padded = np.pad(inputs, ((0, -len(inputs) % size), (0, 0)))
   parts = [
-    run(backbone.weights, jnp.asarray(padded[i : i + size]))
+    run(backbone.weights, meshes.put(backbone.mesh, padded[i : i + size]))
     for i in range(0, len(padded), size)
   ]
   return jnp.concatenate(parts)[: len(inputs)]

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from prompt_subspace.training import hosts
+
 PACKAGES = (
   'prompt_subspace',
   'jax',
@@ -42,7 +44,9 @@ class Job(NamedTuple):
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON whole or not at all."""
+  """Writes JSON whole or not at all; of several processes the first does."""
+  if not hosts.leads():
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_name(f'.{path.name}.{os.getpid()}')
   draft.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')

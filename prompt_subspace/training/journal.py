@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import trees
+from prompt_subspace.training import hosts
 
 EMBEDDINGS = 'embeddings.safetensors'
 HISTORY = 'history.jsonl'
@@ -23,7 +24,7 @@ Folder = pathlib.Path | None
 
 def append(folder: Folder, step: int, numbers: Mapping[str, Any]) -> None:
   """Adds what an evaluation found: name -> a number for each row."""
-  if folder is None:
+  if folder is None or not hosts.leads():
     return
   folder.mkdir(parents=True, exist_ok=True)
   values = {n: [float(x) for x in v] for n, v in numbers.items()}
@@ -54,7 +55,7 @@ def history(folder: Folder, until: int) -> dict[int, dict[str, list[float]]]:
 
 def write_embeddings(folder: Folder, phis: Sequence[Any]) -> None:
   """Keeps the embeddings of a stack, whole or not at all."""
-  if folder is None:
+  if folder is None or not hosts.leads():
     return
   folder.mkdir(parents=True, exist_ok=True)
   flat = {

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from prompt_subspace.training import hosts
+
 Row = Mapping[str, Any]
 
 # The columns of results.csv, in order. Scores are percent, padding is a share.
@@ -38,7 +40,8 @@ def write_csv(
 
   The file is written beside `path` and then renamed, so that no reader sees
   half a table and no killed run leaves one. None becomes an empty cell; floats
-  are written so that reading gives the same number.
+  are written so that reading gives the same number. Of several processes the
+  first writes.
 
   Args:
     path: the file; its folder is made where it is missing.
@@ -53,6 +56,8 @@ def write_csv(
   lines = [
     _to_cells(row, columns, f'row {i}') for i, row in enumerate(rows, start=1)
   ]
+  if not hosts.leads():
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
   try:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from prompt_subspace.objectives import Objective
+from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training.optimizers import Optimizer
 
 # positions x width of what is in flight at once on a CPU
@@ -103,14 +104,32 @@ def chunk_size(count: int) -> int:
   return 1 if jax.default_backend() == 'cpu' else count
 
 
-def map_rows(function: Callable, rows: PyTree, chunk: int) -> PyTree:
-  """Applies a function to every row, `chunk` rows at a time."""
-  count = jax.tree.leaves(rows)[0].shape[0]
-  if chunk >= count > 1:
-    return jax.vmap(function)(rows)
-  if chunk == 1:
-    return jax.lax.map(function, rows)
-  return jax.lax.map(function, rows, batch_size=chunk)
+def map_rows(
+  function: Callable,
+  rows: PyTree,
+  chunk: int | None = None,
+  mesh: Mesh | None = None,
+) -> PyTree:
+  """Applies a function to every row, `chunk` rows at a time.
+
+  Args:
+    function: of one row.
+    rows: stacked.
+    chunk: rows computed at once, on each part of the mesh; None suits the
+      device.
+    mesh: its axis `row` divides the rows.
+  """
+
+  def run(rows):
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = chunk or chunk_size(count)
+    if size >= count > 1:
+      return jax.vmap(function)(rows)
+    if size == 1:
+      return jax.lax.map(function, rows)
+    return jax.lax.map(function, rows, batch_size=size)
+
+  return meshes.over_rows(mesh, run, rows)
 
 
 def microbatch_size(
@@ -140,12 +159,14 @@ def value_and_grad(
   batch: Mapping[str, Array],
   key: Array,
   microbatch: int | None,
+  mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ''], dict, PyTree]:
   """Returns loss, metrics and the gradient with respect to phi alone.
 
   The batch is run in microbatches of `microbatch` examples (None: whole); only
   phi's small gradient is accumulated, weighted by the metric `weight` (tokens),
-  so that the result is that of the whole batch.
+  so that the result is that of the whole batch. Each microbatch is spread over
+  the axis `data` of the mesh.
   """
   run = jax.value_and_grad(objective, has_aux=True)
   if microbatch is None:
@@ -165,6 +186,7 @@ def value_and_grad(
 
   def add(carry, part):
     number, content = part
+    content = meshes.on_data(mesh, content)
     (loss, metrics), grads = run(phi, content, jax.random.fold_in(key, number))
     weight = metrics['weight']
     new = {**metrics, 'loss': loss}
@@ -189,6 +211,7 @@ def make_step(
   *,
   chunk: int | None = None,
   split: Callable[[Mapping], int] | None = microbatch_size,
+  mesh: Mesh | None = None,
 ) -> Callable:
   """Returns the compiled step that advances all rows of a stack.
 
@@ -199,6 +222,7 @@ def make_step(
     chunk: rows computed at once; None suits the device.
     split: batch of a row -> examples in flight at once; None leaves batches
       whole, whatever axes they have.
+    mesh: of several devices.
 
   Returns:
     step(state, frozen, batch, rates [W], keys [W], number) ->
@@ -215,6 +239,7 @@ def make_step(
       batch,
       jax.random.fold_in(key, number),
       size,
+      mesh,
     )
     updates, inner = optimizer(rate).update(grads, state.optimizer, state.phi)
     phi = optax.apply_updates(state.phi, updates)
@@ -234,24 +259,29 @@ def make_step(
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, frozen, batch, rates, keys, number):
-    count = rates.shape[0]
-    return map_rows(
-      functools.partial(advance, frozen, number),
-      (state, batch, rates, keys),
-      chunk or chunk_size(count),
-    )
+    run = functools.partial(advance, frozen, number)
+    found = map_rows(run, (state, batch, rates, keys), chunk, mesh)
+    if mesh is None:
+      return found
+    # where the state lies stays the same, and every host sees the numbers
+    there = meshes.state_shardings(mesh, state, frozen.weights)
+    there = (there, meshes.sharding(mesh))
+    return jax.lax.with_sharding_constraint(found, there)
 
   return step
 
 
 def make_probe(
-  probe_of: Callable[[Any], Callable], chunk: int | None = None
+  probe_of: Callable[[Any], Callable],
+  chunk: int | None = None,
+  mesh: Mesh | None = None,
 ) -> Callable:
   """Returns what looks at all rows of a stack and changes nothing.
 
   Args:
     probe_of: frozen weights -> ((phi, batch, key) -> numbers).
     chunk: rows computed at once; None suits the device.
+    mesh: of several devices.
 
   Returns:
     probe(phi, frozen, batch, keys [W], number) -> {name: [W]}.
@@ -263,8 +293,10 @@ def make_probe(
       phi, batch, key = row
       return probe_of(frozen)(phi, batch, jax.random.fold_in(key, number))
 
-    count = keys.shape[0]
-    return map_rows(look, (phi, batch, keys), chunk or chunk_size(count))
+    found = map_rows(look, (phi, batch, keys), chunk, mesh)
+    if mesh is None:
+      return found
+    return jax.lax.with_sharding_constraint(found, meshes.sharding(mesh))
 
   return probe
 
@@ -312,6 +344,6 @@ def gather(
 
 def to_rows(tree: PyTree) -> list[PyTree]:
   """Returns the rows of a stacked tree, as numpy arrays."""
-  held = jax.tree.map(np.asarray, tree)
+  held = meshes.fetch(tree)
   count = len(jax.tree.leaves(held)[0])
   return [jax.tree.map(lambda x, i=i: x[i], held) for i in range(count)]

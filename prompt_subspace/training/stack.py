@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import forward
@@ -26,7 +27,8 @@ from prompt_subspace.deltas.base import Frozen, Method
 from prompt_subspace.evaluation import predict
 from prompt_subspace.objectives import Objective
 from prompt_subspace.training import algorithm as algorithms
-from prompt_subspace.training import feed, journal
+from prompt_subspace.training import feed, hosts, journal
+from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.checkpoints import Checkpoints
@@ -131,11 +133,16 @@ def make_engine(
     optimizer,
     chunk=settings.chunk,
     split=None if algorithm.episodes else split,
+    mesh=backbone.mesh,
   )
   probe = algorithm.probe and stack_rows.make_probe(
-    lambda frozen: algorithm.probe(loss_of(frozen), split), settings.chunk
+    lambda frozen: algorithm.probe(loss_of(frozen), split),
+    settings.chunk,
+    backbone.mesh,
   )
-  predictor = predict.make_predictor(config, method.delta, settings.chunk)
+  predictor = predict.make_predictor(
+    config, method.delta, settings.chunk, mesh=backbone.mesh
+  )
   return Engine(method, algorithm, step, probe, predictor)
 
 
@@ -149,6 +156,8 @@ class Stack(NamedTuple):
   tasks: Mapping[str, TaskArrays]
   settings: Settings
   feed: feed.Feed
+  rates: Array
+  keys: Array
 
 
 def train_stack(
@@ -182,29 +191,40 @@ def train_stack(
   """
   began = time.monotonic()
   folder = None if folder is None else pathlib.Path(folder)
+  mesh = backbone.mesh
+  # a mesh divides its rows: the last one is run again, and not looked at
+  more = meshes.padded(mesh, len(specs)) - len(specs)
+  filled = [*specs, *[specs[-1]] * more]
   data = feed.make_feed(
-    engine.method, engine.algorithm, backbone, specs, tasks, settings
+    engine.method, engine.algorithm, backbone, filled, tasks, settings
   )
   if constants is None:
     constants = engine.method.constants
+  if mesh is not None:
+    constants = meshes.put(mesh, constants)
   frozen = Frozen(backbone.weights, constants)
-  stack = Stack(engine, backbone, frozen, specs, tasks, settings, data)
-  state = stack_rows.start([s.phi for s in specs], optimizer)
+  numbers = _numbers(mesh, filled)
+  stack = Stack(
+    engine, backbone, frozen, specs, tasks, settings, data, *numbers
+  )
+  state = stack_rows.start([s.phi for s in filled], optimizer)
+  if mesh is not None:
+    state = meshes.put_state(mesh, state, backbone.weights)
   at, before, embeddings = 0, 0.0, None
   with contextlib.ExitStack() as exits:
     checkpoints = None
     if folder is not None:
       checkpoints = Checkpoints(folder / 'checkpoints')
       exits.callback(checkpoints.close)
-      stored = checkpoints.restore(_snapshot(state, 0, 0.0))
+      stored = checkpoints.restore(_snapshot(stack, state, 0, 0.0))
       if stored:
-        state, at = stored[1]['state'], int(stored[1]['step'])
-        before = float(stored[1]['seconds'])
+        state = _state(stack, stored[1]['state'])
+        at, before = int(stored[1]['step']), float(stored[1]['seconds'])
     progress = exits.enter_context(
       Progress(
         settings.steps,
         description,
-        folder / 'tensorboard' if folder else None,
+        folder / 'tensorboard' if folder and hosts.leads() else None,
         start=at,
       )
     )
@@ -213,18 +233,20 @@ def train_stack(
       until = min(settings.steps, at + settings.evaluate_every)
       state, numbers = _advance(stack, state, at, until)
       scores = _validate(stack, state.phi)
-      state = stack_rows.keep_best(state, jnp.asarray(scores), until)
+      state = stack_rows.keep_best(state, np.pad(scores, (0, more)), until)
       past[until] = numbers | {'validation': scores}
       journal.append(folder, until, past[until])
       if until == settings.embedding_step:
-        embeddings = stack_rows.to_rows(state.phi)
+        embeddings = stack_rows.to_rows(state.phi)[: len(specs)]
         # kept before any checkpoint that lies behind it
         journal.write_embeddings(folder, embeddings)
       examples = (until - at) * data.examples
       progress.update(until, examples, _scalars(specs, past[until]))
       at, now = until, time.monotonic()
-      if checkpoints and now - saved > settings.checkpoint_seconds:
-        checkpoints.save(at, _snapshot(state, at, before + now - began))
+      late = now - saved > settings.checkpoint_seconds
+      if checkpoints and hosts.agree(late):
+        seconds = before + now - began
+        checkpoints.save(at, _snapshot(stack, state, at, seconds))
         saved = now
     results = _results(stack, state, before + time.monotonic() - began, past)
     if settings.embedding_step is None:
@@ -240,13 +262,37 @@ def remove_checkpoints(folder: str | pathlib.Path) -> None:
   journal.remove(folder)
 
 
-def _snapshot(state: stack_rows.State, at: int, seconds: float) -> dict:
-  """What a checkpoint holds."""
+def _numbers(mesh, specs: Sequence[RowSpec]) -> tuple[Array, Array]:
+  """Rates and keys of rows."""
+  rates = np.asarray([s.rate for s in specs], np.float32)
+  names = [stack_rows.row_key(s.seed, s.id) for s in specs]
+  keys = jnp.stack([stack_rows.random_key(name) for name in names])
+  return meshes.put(mesh, rates, 'row'), meshes.put_keys(mesh, keys)
+
+
+def _snapshot(
+  stack: Stack, state: stack_rows.State, at: int, seconds: float
+) -> dict:
+  """What a checkpoint holds: no row twice, whatever the mesh."""
+  mesh, count = stack.backbone.mesh, len(stack.specs)
+  if mesh is not None:
+    state = meshes.take_rows(
+      mesh, state, np.arange(count), stack.frozen.weights
+    )
   return {
     'state': state,
     'step': np.asarray(at),
     'seconds': np.asarray(seconds, np.float64),
   }
+
+
+def _state(stack: Stack, kept: stack_rows.State) -> stack_rows.State:
+  """The state of a checkpoint, with as many rows as the mesh needs."""
+  mesh, count = stack.backbone.mesh, len(stack.specs)
+  if mesh is None:
+    return kept
+  rows = np.minimum(np.arange(len(stack.rates)), count - 1)
+  return meshes.take_rows(mesh, kept, rows, stack.frozen.weights)
 
 
 def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
@@ -256,26 +302,19 @@ def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
     The state, and {name: a number for each row}: means over the updates, and
     what the algorithm's probe finds behind the last.
   """
-  rates = jnp.asarray([s.rate for s in stack.specs], jnp.float32)
-  keys = jnp.stack(
-    [
-      stack_rows.random_key(stack_rows.row_key(s.seed, s.id))
-      for s in stack.specs
-    ]
-  )
   found = []
   for number in range(at, until):
     batch = stack.feed.batch(number)
     state, metrics = stack.engine.step(
-      state, stack.frozen, batch, rates, keys, number
+      state, stack.frozen, batch, stack.rates, stack.keys, number
     )
     found.append(metrics)
   means = jax.tree.map(lambda *xs: np.stack(xs).mean(axis=0), *found)
   means.pop('weight', None)
   if stack.engine.probe:
-    seen = stack.engine.probe(state.phi, stack.frozen, batch, keys, until)
+    seen = stack.engine.probe(state.phi, stack.frozen, batch, stack.keys, until)
     means |= jax.tree.map(np.asarray, seen)
-  return state, means
+  return state, {n: x[: len(stack.specs)] for n, x in means.items()}
 
 
 def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
@@ -330,11 +369,12 @@ def _scalars(specs, numbers) -> dict[str, float]:
 def _results(
   stack: Stack, state: stack_rows.State, seconds: float, past
 ) -> list[RowResult]:
-  validation = np.asarray(state.best_score)
-  best_steps, stopped = np.asarray(state.best_step), np.asarray(state.stopped)
+  validation, best_steps, stopped = meshes.fetch(
+    (state.best_score, state.best_step, state.stopped)
+  )
   validated = best_steps > 0
   last = np.where(stopped < 0, stack.settings.steps, stopped)
-  chosen = stack_rows.choose(jnp.asarray(validated), state.best, state.phi)
+  chosen = stack_rows.choose(validated, state.best, state.phi)
   tests = _scores(stack, chosen, 'test', stack.settings.test_examples)
   phis = stack_rows.to_rows(chosen)
   return [

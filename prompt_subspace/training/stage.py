@@ -16,6 +16,7 @@ from prompt_subspace.data.tasks import Task
 from prompt_subspace.deltas import METHODS, base
 from prompt_subspace.deltas.base import Method, Setting, check_names
 from prompt_subspace.training import algorithm as algorithms
+from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training import optimizers, spec, stack
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.algorithm import Algorithm
@@ -81,7 +82,7 @@ def make(
   check_names('methods', methods, tuple(library))
   check_names('keep_deltas', tuple(keep or ()), tuple(library))
   if not isinstance(backbone, Backbone):
-    backbone = backbones.load(backbone)
+    backbone = meshes.load(backbone)
   if backbone.vocabulary is None:
     raise ValueError(
       f'backbone: {backbone.name} has no vocabulary. Load it with '
@@ -200,7 +201,8 @@ def describe_backbone(stage: Stage) -> str:
     f'backbone   {stage.backbone.name}, '
     f'{trees.size(stage.backbone.weights):,} parameters, {config.dtype}, '
     f'fingerprint {stage.backbone.fingerprint[:12]}\n'
-    f'device     {jax.devices()[0].device_kind} x {jax.device_count()}'
+    f'device     {jax.devices()[0].device_kind} x {jax.device_count()}, '
+    f'mesh: {meshes.describe(stage.backbone.mesh)}'
   )
 
 

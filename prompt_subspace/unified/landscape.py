@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from prompt_subspace.training import hosts
+
 # codes that are evaluated in one call, and stored when it ends
 BLOCK = 63
 
@@ -167,6 +169,8 @@ def _check(path, known, planned, points) -> None:
 
 
 def _add(path: pathlib.Path, rows: Sequence[dict]) -> None:
+  if not hosts.leads():
+    return
   if path.exists():
     # a process that was killed may have left half a line
     text = path.read_text(encoding='utf-8')
