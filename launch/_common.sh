@@ -60,10 +60,21 @@ make_command() {
 }
 
 # What runs in several processes runs by T5X, which divides the work among them.
-several_processes() {
-  [[ $ENGINE == t5x ]] ||
-    fail '--engine: expected t5x for several processes, found local, which is' \
-      'one process for all devices of a host. Take launch/single.sh.'
+# What tells a process who it is, in the array WHO; the arguments may be words
+# that are known only where it runs.
+who_is_who() {
+  local address=$1 count=$2 index=$3
+  if [[ $ENGINE == t5x ]]; then
+    WHO=(--multiprocess_gpu "--coordinator_address=$address"
+      "--process_count=$count" "--process_index=$index")
+  else
+    WHO=("--processes=$address,$count,$index")
+  fi
+}
+
+# On machines that tell JAX who is who, T5X asks by itself.
+found_by_jax() {
+  [[ $ENGINE == t5x ]] && WHO=() || WHO=(--processes=auto)
 }
 
 need() {

@@ -11,7 +11,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 read_arguments "$@"
-several_processes
 NAME='' IMAGE='' HOSTS='' TOPOLOGY='' ACCELERATOR='' CHIPS=''
 set -- "${REST[@]}"
 while (($#)); do
@@ -39,14 +38,15 @@ if [[ -n $TOPOLOGY ]]; then
   RESOURCE=google.com/tpu
   SELECT="        cloud.google.com/gke-tpu-accelerator: $ACCELERATOR
         cloud.google.com/gke-tpu-topology: $TOPOLOGY"
+  found_by_jax
 else
   RESOURCE=nvidia.com/gpu
   SELECT="        cloud.google.com/gke-accelerator: $ACCELERATOR"
   # Kubernetes fills in $(NAME) from the pod's environment.
   # shellcheck disable=SC2016
-  COMMAND+=(--multiprocess_gpu "--coordinator_address=$NAME-0.$NAME:8476"
-    "--process_count=$HOSTS" '--process_index=$(JOB_COMPLETION_INDEX)')
+  who_is_who "$NAME-0.$NAME:8476" "$HOSTS" '$(JOB_COMPLETION_INDEX)'
 fi
+COMMAND+=("${WHO[@]}")
 
 manifest() {
   local word words=''

@@ -8,7 +8,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 read_arguments "$@"
-several_processes
 GPUS='' PORT=${PORT:-12345}
 set -- "${REST[@]}"
 while (($#)); do
@@ -27,9 +26,8 @@ make_command
 all() {
   local number pids=() failed=0
   for ((number = 0; number < GPUS; number++)); do
-    local one=(env "CUDA_VISIBLE_DEVICES=$number" "${COMMAND[@]}"
-      --multiprocess_gpu "--coordinator_address=localhost:$PORT"
-      "--process_count=$GPUS" "--process_index=$number")
+    who_is_who "localhost:$PORT" "$GPUS" "$number"
+    local one=(env "CUDA_VISIBLE_DEVICES=$number" "${COMMAND[@]}" "${WHO[@]}")
     if [[ -n $DRY ]]; then
       run "${one[@]}"
     else

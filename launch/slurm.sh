@@ -9,7 +9,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 read_arguments "$@"
-several_processes
 NODES='' GPUS='' TIME='' PARTITION=''
 set -- "${REST[@]}"
 while (($#)); do
@@ -35,9 +34,8 @@ options=(--job-name=prompt_subspace "--nodes=$NODES" --ntasks-per-node=1
 [[ -z $PARTITION ]] || options+=("--partition=$PARTITION")
 # These are known where the job runs, and not here.
 # shellcheck disable=SC2016
-where='--multiprocess_gpu --process_count=$SLURM_NTASKS
---process_index=$SLURM_PROCID --coordinator_address=$HEAD:12345'
-each="$(printf '%q ' "${COMMAND[@]}")${where//$'\n'/ }"
+who_is_who '$HEAD:12345' '$SLURM_NTASKS' '$SLURM_PROCID'
+each="$(printf '%q ' "${COMMAND[@]}")${WHO[*]}"
 # shellcheck disable=SC2016
 head='export HEAD=$(scontrol show hostnames "$SLURM_NODELIST" | head -n 1);'
 run sbatch "${options[@]}" --wrap \

@@ -57,12 +57,13 @@ case "$ACTION" in
     ;;
   run)
     read_arguments "${arguments[@]}"
-    several_processes
     ((${#REST[@]} == 0)) || fail "unknown arguments: ${REST[*]}"
     [[ $OUT == gs://* ]] ||
       fail "--out: expected a bucket, gs://..., that all workers reach, found \
 $OUT"
     make_command
+    found_by_jax
+    COMMAND+=("${WHO[@]}")
     run_with_retries "${on_all[@]}" --command "cd prompt_subspace && $(
       printf '%q ' "${COMMAND[@]}"
     )"

@@ -57,6 +57,48 @@ def test_every_gpu_has_a_process():
     )
 
 
+def test_processes_of_the_local_engine_know_each_other():
+  local = T5X[:-2]
+  lines = dry('gpus', *local, '--gpus', '2')
+  for number, line in enumerate(lines):
+    assert 'prompt_subspace.run --gin_file=gin/spot_xxl.gin' in line
+    assert line.endswith(rf'--processes=localhost:12345\,2\,{number}')
+  (line,) = dry('tpu', 'run', *TPU, *local)
+  assert '--processes=auto' in line
+  done = call('gke', *local, *GKE, '--accelerator', 'x', '--dry-run')
+  assert '--processes=job-0.job:8476,4,$(JOB_COMPLETION_INDEX)' in done.stdout
+  done = call(
+    'gke', *local, *GKE, '--accelerator', 'x', '--tpu', '2x2', '--dry-run'
+  )
+  assert '--processes=auto' in done.stdout
+
+
+def test_a_node_of_slurm_finds_out_who_it_is(tmp_path):
+  fakes = {
+    'sbatch': 'bash -c "${@: -1}"',
+    'scontrol': 'echo node1; echo node2',
+    'srun': 'shift; SLURM_NTASKS=2 SLURM_PROCID=1 "$@"',
+    'python': 'echo "ran $*"',
+  }
+  for name, text in fakes.items():
+    (tmp_path / name).write_text(f'#!/usr/bin/env bash\n{text}\n')
+    (tmp_path / name).chmod(0o755)
+  where = {
+    'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+    'PYTHON': str(tmp_path / 'python'),
+    'SLURM_NODELIST': 'node[1-2]',
+  }
+  done = call('slurm', *T5X[:-2], '--nodes', '2', '--gpus', '8', **where)
+  (line,) = [x for x in done.stdout.splitlines() if x.startswith('ran ')]
+  assert line.endswith('--gin.OUT="gs://b/run" --processes=node1:12345,2,1')
+  done = call('slurm', *T5X, '--nodes', '2', '--gpus', '8', **where)
+  (line,) = [x for x in done.stdout.splitlines() if x.startswith('ran ')]
+  assert line.endswith(
+    '--multiprocess_gpu --coordinator_address=node1:12345 --process_count=2 '
+    '--process_index=1'
+  )
+
+
 def test_slurm_gets_one_job():
   (line,) = dry(
     'slurm', *T5X, '--nodes', '4', '--gpus', '8', '--partition', 'gpu'
@@ -119,7 +161,6 @@ def test_kubernetes_gets_a_pod_for_each_host():
     ('single', [*T5X[:-1], 'other'], '--engine: expected local or t5x'),
     ('single', [*T5X, '--retries', 'x'], '--retries: expected a whole number'),
     ('gpus', [*T5X], '--gpus: expected how many'),
-    ('gpus', [*T5X[:-2], '--gpus', '2'], 'expected t5x for several processes'),
     ('slurm', [*T5X, '--nodes', '2'], '--gpus: expected a number'),
     ('tpu', ['start'], 'expected create, setup, run or delete'),
     ('tpu', ['create', '--name', 'x'], '--zone: expected a zone'),
