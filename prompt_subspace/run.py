@@ -12,8 +12,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from jax.sharding import Mesh
+
 import gin
-from prompt_subspace.training import hosts, mesh
+from prompt_subspace.training import hosts, mesh, plan, t5x_needs
 from prompt_subspace.training.job import Job, environment, write_json
 
 Report = Callable[[pathlib.Path], str]
@@ -37,6 +39,32 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
     ValueError: a file, module, name or value that does not exist or cannot be
       read, a macro that no file defines, no job, or what its recipe says.
   """
+  known, bindings = _read(argv, program)
+  for path in known.gin_search_paths.split(','):
+    gin.add_config_file_search_path(path)
+  if known.processes:
+    hosts.join(known.processes)
+  gin.clear_config()
+  try:
+    gin.parse_config_files_and_bindings(
+      known.gin_file, None, finalize_config=False
+    )
+    _check_macros(bindings)
+    gin.parse_config(bindings)
+    gin.finalize()
+  except (OSError, ImportError, AttributeError, SyntaxError) as error:
+    raise ValueError(f'gin: {error}') from error
+  if not re.search(r'^run\.job\.job = ', gin.config_str(), re.M):
+    raise ValueError(
+      f'gin_file: expected a file that binds run.job.job to a recipe, as '
+      f'gin/tune.gin does, found none in {known.gin_file}.'
+    )
+  with mesh.use(known.mesh and mesh.parse(known.mesh)):
+    return gin.get_configurable(job)()
+
+
+def _read(argv: Sequence[str], program: str):
+  """Reads a command line; returns it, and the bindings as gin writes them."""
   parser = argparse.ArgumentParser(
     prog=f'python -m prompt_subspace.{program}',
     description=__doc__,
@@ -60,27 +88,34 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
     if not word.startswith('--gin.') or '=' not in word:
       parser.error(f'expected --gin.NAME=VALUE, found {word!r}')
     bindings.append(word.removeprefix('--gin.').replace('=', ' = ', 1))
-  for path in known.gin_search_paths.split(','):
-    gin.add_config_file_search_path(path)
-  if known.processes:
-    hosts.join(known.processes)
-  gin.clear_config()
+  return known, bindings
+
+
+def planned(
+  argv: Sequence[str], sizes: Sequence[int] | None
+) -> tuple[plan.Step, Mesh]:
+  """Reads gin files for T5X and bindings: a step, and the devices to plan for.
+
+  Needs no T5X; what is bound to its own functions is not looked at.
+
+  Args:
+    argv: `--gin_file=F`, `--gin.NAME=VALUE`, `--gin_search_paths=A,B`.
+    sizes: of the mesh; None: all devices hold the weights, as many as the files
+      say (PARTITIONS).
+
+  Raises:
+    ValueError: a file, name or value that cannot be read.
+  """
+  known, bindings = _read(argv, 'check')
   try:
-    gin.parse_config_files_and_bindings(
-      known.gin_file, None, finalize_config=False
-    )
-    _check_macros(bindings)
-    gin.parse_config(bindings)
-    gin.finalize()
+    paths = known.gin_search_paths.split(',')
+    text = t5x_needs.for_plan(known.gin_file, paths, bindings)
+    mesh = plan.simulate(sizes or (1, 1, t5x_needs.partitions(text)))
+    gin.clear_config()
+    gin.parse_config(text)
+    return gin.get_configurable(plan.of_t5x)(), mesh
   except (OSError, ImportError, AttributeError, SyntaxError) as error:
     raise ValueError(f'gin: {error}') from error
-  if not re.search(r'^run\.job\.job = ', gin.config_str(), re.M):
-    raise ValueError(
-      f'gin_file: expected a file that binds run.job.job to a recipe, as '
-      f'gin/tune.gin does, found none in {known.gin_file}.'
-    )
-  with mesh.use(known.mesh and mesh.parse(known.mesh)):
-    return gin.get_configurable(job)()
 
 
 def _check_macros(bindings: Sequence[str]) -> None:

@@ -211,6 +211,12 @@ def learn(
       [arrays for side in sides.values() for arrays in side],
       functools.partial(_look, study, look) if look.inner_rates else None,
     ),
+    stages={
+      **{
+        n: (x.where, max_input, max_target) for n, x in study.upstream.items()
+      },
+      'targets': (base, max_input, max_target),
+    },
   )
 
 

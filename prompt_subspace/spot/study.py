@@ -190,6 +190,10 @@ def transfer(
       'data': {t: a.record['checksum'] for t, a in whole.items()},
     },
     run=lambda: work.run(asked_work, identity),
+    stages={
+      'sources': (study.source, max_input, max_target),
+      'targets': (study.target, max_input, max_target),
+    },
   )
 
 

@@ -35,12 +35,15 @@ class Job(NamedTuple):
     plan: what will be done, for people.
     record: what the results depend on (data checksums, fingerprint, ...).
     run: does it.
+    stages: name -> (its `stage.Stage`, longest input, longest target), of what
+      it trains, for plans of memory.
   """
 
   folder: pathlib.Path
   plan: str
   record: Mapping[str, Any]
   run: Callable[[], None]
+  stages: Mapping[str, tuple[Any, int, int]] = {}
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -70,10 +70,11 @@ def use(sizes: Sequence[int] | None) -> Iterator[None]:
 def make(
   sizes: Sequence[int] | None = None, devices: Sequence | None = None
 ) -> Mesh | None:
-  """Returns the mesh of all devices; None of one device that is all.
+  """Returns the mesh of all devices; None where one device is to do all.
 
   Args:
-    sizes: of `AXES`; None: all devices on `row`, or as `use` says.
+    sizes: of `AXES`; None: all devices on `row`, or as `use` says; of 1, 1, 1
+      the other devices are left alone.
     devices: by default all that JAX sees, of all hosts.
 
   Raises:
@@ -81,13 +82,18 @@ def make(
   """
   devices = jax.devices() if devices is None else devices
   sizes = sizes or _SIZES.get() or (len(devices), 1, 1)
+  if math.prod(sizes) == 1:
+    return None
   if min(sizes) < 1 or math.prod(sizes) != len(devices):
     raise ValueError(
       f'mesh: expected row x data x model = {len(devices)} devices, found '
       f'{" x ".join(map(str, sizes))} = {math.prod(sizes)}. Change --mesh.'
     )
-  if len(devices) == 1:
-    return None
+  return lay(sizes, devices)
+
+
+def lay(sizes: Sequence[int], devices: Sequence) -> Mesh:
+  """Returns the mesh of these sizes, of one device too."""
   kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.make_mesh(tuple(sizes), AXES, kinds, devices=devices)
 

@@ -52,6 +52,91 @@ def command(
   return None
 
 
+# what a plan reads of gin files for T5X, and how it is called there
+PLANNED = (
+  ('batch_size', 'BATCH_SIZE'),
+  ('microbatches', 'MICROBATCHES'),
+  ('lengths', 'TASK_FEATURE_LENGTHS'),
+)
+PLAN = 'from prompt_subspace.training import plan'
+_LINE = re.compile(r'^(?:from|import|include) .*$', re.M)
+
+
+def for_plan(
+  gin_files: Sequence[str],
+  search_paths: Sequence[str] = ('.',),
+  bindings: Sequence[str] = (),
+) -> str:
+  """Returns gin files for T5X as one that needs no T5X.
+
+  The model's arguments go to `plan.of_t5x`, as do the macros of `PLANNED`; what
+  else is T5X's or SeqIO's is left out.
+
+  Raises:
+    OSError: there is no such file.
+  """
+  imports, texts = {}, []
+  for name in gin_files:
+    _inline(name, search_paths, imports, texts)
+  head = ['from __gin__ import dynamic_registration', PLAN]
+  head += [x for x in imports if _own(x)]
+  tail = [f'plan.of_t5x.{name} = %{macro}' for name, macro in PLANNED]
+  known = [line.split()[-1] for line in head[1:]]
+  text = '\n'.join([*texts, *bindings]).replace(
+    't5x_model.Model', 'plan.of_t5x'
+  )
+  kept = [x for x in _statements(text) if understood(x, known)]
+  return '\n'.join([*head, *kept, *tail]) + '\n'
+
+
+def partitions(text: str) -> int:
+  """Returns over how many devices a gin file spreads the weights."""
+  found = re.findall(r'^PARTITIONS = (\d+)', text, re.M)
+  return int(found[-1]) if found else 1
+
+
+def _statements(text: str) -> list[str]:
+  """Returns the statements of a gin file, each with the lines it goes on in."""
+  found = re.split(r'^(?=\w)', text, flags=re.M)
+  return [x for x in found if re.match(r'\w', x)]
+
+
+def understood(statement: str, modules: Sequence[str]) -> bool:
+  """Whether a statement names no modules but these."""
+  target = re.match(r'[\w./]+', statement)[0].split('/')[-1]
+  named = re.findall(r'@(?:[\w.]+/)*(\w+)\.', statement)
+  if '.' in target:
+    named.append(target.split('.')[0])
+  return all(name in modules for name in named)
+
+
+def _inline(name, search_paths, imports, texts) -> None:
+  """Adds a file and its includes, in the order in which gin reads them."""
+  roots = [pathlib.Path(r) / name for r in search_paths]
+  path = next((p for p in roots if p.is_file()), None)
+  if path is None:
+    if name.startswith('t5x/'):
+      return
+    raise FileNotFoundError(f'{name}: expected a gin file, found none.')
+  rest = []
+  for line in path.read_text(encoding='utf-8').splitlines():
+    if found := INCLUDE.match(line):
+      texts.append('\n'.join(rest))
+      rest = []
+      _inline(found[1], search_paths, imports, texts)
+    elif _LINE.match(line):
+      imports[line] = None
+    else:
+      rest.append(line)
+  texts.append('\n'.join(rest))
+
+
+def _own(line: str) -> bool:
+  """Whether an import is of this package, and needs no T5X or SeqIO."""
+  other = ('t5x_model', 'seqio_streams')
+  return line.startswith('from prompt_subspace') and not line.endswith(other)
+
+
 def missing() -> list[str]:
   """Returns what is to be installed, a line each; imports nothing."""
   return [what for module, what in NEEDS.items() if not _there(module)]

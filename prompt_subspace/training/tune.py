@@ -109,6 +109,7 @@ def tune(
       'runs': len(runs),
     },
     run=lambda: _run(where, planned, identity),
+    stages={'runs': (where, max_input, max_target)},
   )
 
 
