@@ -89,8 +89,9 @@ def test_operations_of_a_prompt_are_six_a_weight_and_token():
     if 'encoder/layers' in p and p.endswith('kernel')
   )
   floor = 6 * inside * 4 * (13 + 3)
-  # and attention, and the decoder with its head
-  assert floor < found.operations < 1.4 * floor
+  # the last product of a layer is not computed again; attention and the decoder
+  # with its head come on top
+  assert 0.9 * floor < found.operations < 1.4 * floor
 
 
 def test_gin_files_for_t5x_are_read_without_it(monkeypatch):
