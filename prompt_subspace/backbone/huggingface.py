@@ -1,14 +1,19 @@
 """Names of T5 weights in Hugging Face folders, in both directions.
 
-Hugging Face stores a linear map as [out, in], ours is [in, out].
+Hugging Face stores a linear map as [out, in], ours is [in, out]. Weights are
+read when they are asked for, whole or in parts, so that a large backbone is
+never in memory beside the devices that hold it.
 """
 
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from safetensors import numpy as safetensors_numpy
+from safetensors import safe_open
 
 from prompt_subspace import trees
 from prompt_subspace.backbone.config import T5Config
@@ -45,7 +50,53 @@ NORMS = {
   ),
 }
 
+TYPES = {
+  'F64': np.dtype(np.float64),
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+}
+# rows of two tables that are compared at once
+ROWS = 4096
+
 WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+
+
+class Part(NamedTuple):
+  """An array in a file, read when it is asked for.
+
+  Attributes:
+    file: of safetensors.
+    name: of the array.
+    shape: of it, or of its transpose.
+    dtype: of it.
+    turned: whether it is the transpose.
+  """
+
+  file: pathlib.Path
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  turned: bool = False
+
+  @property
+  def T(self) -> 'Part':  # noqa: N802
+    return self._replace(shape=self.shape[::-1], turned=not self.turned)
+
+  def __getitem__(self, index: Any) -> np.ndarray:
+    given = index if isinstance(index, tuple) else (index,)
+    given = () if index is Ellipsis else given
+    given += (slice(None),) * (len(self.shape) - len(given))
+    sizes = zip(given, self.shape, strict=True)
+    index = tuple(slice(*s.indices(size)) for s, size in sizes)
+    # opened for each part: what was read of a mapped file would stay in memory
+    with safe_open(self.file, 'np') as file:
+      found = file.get_slice(self.name)
+      return found[index[::-1]].T if self.turned else found[index]
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    del copy  # what was read is nobody else's
+    return np.asarray(self[...], dtype)
 
 
 def name_of(path: str) -> str:
@@ -112,7 +163,7 @@ def from_huggingface(arrays: Mapping[str, np.ndarray], like: Mapping) -> dict:
 
 
 def read(folder: pathlib.Path) -> tuple[dict, T5Config]:
-  """Reads the weights and the shape of a Hugging Face T5 folder."""
+  """Finds the weights (`Part`s) and the shape of a Hugging Face T5 folder."""
   from prompt_subspace.backbone import weights as weights_module
 
   text = (folder / 'config.json').read_text(encoding='utf-8')
@@ -129,14 +180,14 @@ def is_folder(folder: pathlib.Path) -> bool:
   return any((folder / name).exists() for name in (WHOLE, INDEX))
 
 
-def _arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads the one file of a model, or its shards.
+def _arrays(folder: pathlib.Path) -> dict[str, Part]:
+  """Finds the arrays of the one file of a model, or of its shards.
 
   Raises:
     ValueError: a shard is missing, or lacks what the index says it has.
   """
   if (folder / WHOLE).exists():
-    return safetensors_numpy.load_file(folder / WHOLE)
+    return _parts(folder / WHOLE)
   index = json.loads((folder / INDEX).read_text(encoding='utf-8'))
   shards: dict[str, list[str]] = {}
   for name, shard in index['weight_map'].items():
@@ -148,7 +199,7 @@ def _arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
     )
   out = {}
   for shard, names in shards.items():
-    held = safetensors_numpy.load_file(folder / shard)
+    held = _parts(folder / shard)
     if lacking := sorted(set(names) - set(held)):
       raise ValueError(
         f'{folder / shard}: expected the arrays that {INDEX} lists, missing '
@@ -156,6 +207,34 @@ def _arrays(folder: pathlib.Path) -> dict[str, np.ndarray]:
       )
     out |= {name: held[name] for name in names}
   return out
+
+
+def _parts(file: pathlib.Path) -> dict[str, Part]:
+  """Finds the arrays of a file.
+
+  Raises:
+    ValueError: one is not floating-point.
+  """
+  out = {}
+  with safe_open(file, 'np') as opened:
+    for name in opened.keys():
+      found = opened.get_slice(name)
+      if (kind := found.get_dtype()) not in TYPES:
+        raise ValueError(
+          f'{file}: expected arrays of {sorted(TYPES)}, found {kind} in '
+          f'{name}. Quantised models are not supported: save it in floating '
+          'point.'
+        )
+      out[name] = Part(file, name, tuple(found.get_shape()), TYPES[kind])
+  return out
+
+
+def _same(a: Any, b: Any) -> bool:
+  """Whether two tables are equal; reads a part of them at once."""
+  return a.shape == b.shape and all(
+    np.array_equal(a[i : i + ROWS], b[i : i + ROWS])
+    for i in range(0, a.shape[0], ROWS)
+  )
 
 
 def config_from(fields: Mapping, arrays: Mapping) -> T5Config:
@@ -180,7 +259,7 @@ def config_from(fields: Mapping, arrays: Mapping) -> T5Config:
       f'config.json: expected feed_forward_proj among {sorted(ACTIVATIONS)}, '
       f'found {kind!r}. Other activations are not supported.'
     )
-  untied = 'lm_head.weight' in arrays and not np.array_equal(
+  untied = 'lm_head.weight' in arrays and not _same(
     arrays['lm_head.weight'], arrays['shared.weight']
   )
   scaled = fields.get('scale_decoder_outputs')

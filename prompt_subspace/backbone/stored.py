@@ -3,8 +3,8 @@
 `weights.load` holds a whole backbone on one device. Where the weights are
 spread over many, each host reads only the parts that its devices hold, and
 nothing is read before it is needed. T5X checkpoints (legacy format) are read so
-from disk and from Google Cloud Storage; other folders are read into the host's
-memory once.
+from disk and from Google Cloud Storage, Hugging Face folders from disk; our own
+folders, which may be quantised, are read into the host's memory once.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ from etils import epath
 
 from prompt_subspace import trees
 from prompt_subspace.backbone import config as configs
-from prompt_subspace.backbone import weights
+from prompt_subspace.backbone import huggingface, weights
 from prompt_subspace.deltas.base import Setting
 from prompt_subspace.vocabulary import Vocabulary
 
@@ -98,6 +98,11 @@ def find(
     leaves = {p: _leaf(p, name, x) for p, x in _index(name).items()}
     config = weights.infer_config(trees.unflatten(leaves))
     known = None
+  elif huggingface.is_folder(pathlib.Path(name)):
+    tree, config = huggingface.read(pathlib.Path(name))
+    leaves = trees.flatten(tree)
+    own = pathlib.Path(name) / 'spiece.model'
+    known = Vocabulary(own) if own.exists() else None
   else:
     # in the host's memory, whatever the devices are
     with jax.default_device(jax.local_devices(backend='cpu')[0]):

@@ -117,7 +117,7 @@ def _to_device(tree: dict) -> None:
     if isinstance(value, dict):
       _to_device(value)
     else:
-      tree[name] = jnp.asarray(value)
+      tree[name] = jnp.asarray(np.asarray(value))
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path | None:

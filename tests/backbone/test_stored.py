@@ -1,11 +1,19 @@
 """Backbones that are read part by part equal those that are loaded whole."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import trees
-from prompt_subspace.backbone import stored, weights
+from prompt_subspace.backbone import config as configs
+from prompt_subspace.backbone import huggingface, stored, weights
 from tests import tiny
 from tests.backbone.test_weights import write_t5x
 
@@ -18,6 +26,22 @@ def checkpoint(tmp_path):
   """A T5X checkpoint of random weights."""
   write_t5x(tmp_path / 'checkpoint_3', tiny.frozen(WIDE))
   return tmp_path / 'checkpoint_3'
+
+
+@pytest.mark.parametrize('kind', [tiny.CONFIG, tiny.TIED], ids=['1.1', '1.0'])
+def test_a_hugging_face_folder_is_read_as_load_does(kind, tmp_path):
+  config = kind.replace(vocab_size=8192)
+  huggingface.write(tmp_path, tiny.frozen(config), config)
+  found, loaded = stored.find(str(tmp_path), VOCABULARY), weights.load(tmp_path)
+  assert found.config == loaded.config
+  placed = stored.place(found, whole(found.shapes))
+  jax.tree.map(np.testing.assert_array_equal, placed, dict(loaded.weights))
+  assert stored.fingerprint(found) == loaded.fingerprint
+  # a part of what is stored turned over, and of what is not
+  for path in ('encoder/layers_1/mlp/wo/kernel', 'token_embedder/embedding'):
+    part = stored.read(found, path, (slice(3, 9), slice(0, 5)))
+    expected = trees.flatten(loaded.weights)[path][3:9, :5]
+    np.testing.assert_array_equal(part, expected)
 
 
 def whole(tree):
@@ -95,3 +119,62 @@ def test_a_genuine_t5x_checkpoint_is_read(real_data):
   loaded = weights.load(folder)
   assert trees.fingerprint(placed) == loaded.fingerprint
   assert stored.fingerprint(found) == loaded.fingerprint
+
+
+MEMORY = """
+import resource, sys
+import jax
+import numpy as np
+from prompt_subspace import trees
+from prompt_subspace.training import mesh
+
+def peak():
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+jax.block_until_ready(jax.device_put(np.zeros(8), jax.devices()[0]))
+before = peak()
+found = mesh.load(sys.argv[1], sys.argv[2], mesh.make((1, 1, 4)))
+print(peak() - before, trees.nbytes(found.weights), found.fingerprint)
+"""
+
+
+def test_shards_stream_onto_the_devices(tmp_path):
+  """A host holds what its devices hold, and little beside it."""
+  config = configs.sized('small', vocab_size=8192)
+  made = weights.random(config)
+  huggingface.write(tmp_path, made.weights, config)
+  size, count = shard(tmp_path, 4)
+  assert count == 4
+  found = subprocess.run(
+    [sys.executable, '-c', MEMORY, str(tmp_path), str(VOCABULARY)],
+    cwd=pathlib.Path(__file__).parents[2],
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert found.returncode == 0, found.stderr[-2000:]
+  more, held, mark = found.stdout.split()
+  assert mark == made.fingerprint
+  assert int(held) > 2.5 * size
+  assert int(more) < int(held) + 1.2 * size
+
+
+def shard(folder, count):
+  """Divides a Hugging Face folder; returns the largest file's bytes."""
+  whole = folder / 'model.safetensors'
+  held = safetensors_numpy.load_file(whole)
+  whole.unlink()
+  names, places = sorted(held), {}
+  for i in range(count):
+    file = f'model-{i}.safetensors'
+    part = {n: held[n] for n in names[i::count]}
+    places |= dict.fromkeys(part, file)
+    safetensors_numpy.save_file(part, folder / file)
+  index = json.dumps({'weight_map': places})
+  (folder / 'model.safetensors.index.json').write_text(index)
+  sizes = [p.stat().st_size for p in folder.glob('model-*')]
+  return max(sizes), len(sizes)
