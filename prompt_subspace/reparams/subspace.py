@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from prompt_subspace import trees
-from prompt_subspace.deltas.base import Method, Setting, bound, positive
+from prompt_subspace.deltas.base import (
+  Method,
+  Setting,
+  bound,
+  positive,
+  unbound,
+)
 from prompt_subspace.reparams.base import Reparam
 
 
@@ -99,7 +105,7 @@ def subspace(
     'spread': spread,
     'fingerprint': fingerprint,
   }
-  return Method('subspace', _unbound, _unbound, settings=settings, bind=bind)
+  return unbound('subspace', bind, settings, method.reads_batch)
 
 
 def within(
@@ -167,11 +173,4 @@ def again(
   rest = {k: v for k, v in settings.items() if k not in ('method', 'reparam')}
   return subspace(
     method_of(**settings['method']), reparam_of(**settings['reparam']), **rest
-  )
-
-
-def _unbound(*_):
-  raise ValueError(
-    'subspace: expected a method that is bound to a backbone, found one that '
-    'is not. Call deltas.bound(method, setting) first; recipes do.'
   )
