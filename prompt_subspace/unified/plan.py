@@ -234,27 +234,23 @@ def joint_stage(study: Study, space: Space) -> Stage:
     study.how,
     solutions(study, space) if whole else None,
   )
-  tx = joint.optimizer(study.base.optimizer, study.how)
   return study.base._replace(
     library={'joint': method},
-    optimizer=tx,
-    settings=study.joint,
+    optimizer=joint.optimizer(study.base.optimizer, study.how),
+    # whether a delta leaves the encoder alone differs by type
+    settings=study.joint._replace(cache_encoder=False),
     keep=('joint',),
-    algorithm=joint.algorithm(study.how),
-    engines={
-      'joint': joint.engine(
-        study.base.backbone, held, method, study.how, tx, study.joint
-      )
-    },
+    algorithm=joint.algorithm(held, study.how),
+    engines={},
   )
 
 
 # -- stage 2
 
 
-def _watch_code(loss, split):
+def _watch_code(loss, split, constants):
   """Where a code is at each evaluation: transfer chooses among these."""
-  del loss, split
+  del loss, split, constants
 
   def look(phi, batch, key):
     del batch, key
