@@ -267,9 +267,14 @@ def algorithm(held: Mapping[str, Side], how: Joint) -> Algorithm:
 
 
 def bases_of(method: Method, phi: Mapping[str, Any]) -> spaces.Bases:
-  """Returns the maps of all types after stage 1."""
+  """Returns the maps of all types after stage 1.
+
+  Of maps that training may not change, a stored phi holds nothing, not even
+  their names.
+  """
+  trained = phi.get('maps', {})
   return {
-    n: {**fixed, **phi['maps'][n]}
+    n: {**fixed, **trained.get(n, {})}
     for n, fixed in method.constants['fixed'].items()
   }
 

@@ -301,6 +301,24 @@ def test_codes_after_stage_1_are_those_of_the_solutions():
   assert not np.allclose(codes['lora'], codes['adapter'])
 
 
+@pytest.mark.parametrize('trainable', [('adapter',), ()])
+def test_maps_that_are_not_trained_are_found_again(trainable):
+  """What is stored of phi has names of arrays alone."""
+  how, sides = Joint(pipeline='short'), held(down=False)
+  sides = {
+    n: s._replace(reparam=reparams.fastfood(n in trainable, block=16))
+    for n, s in sides.items()
+  }
+  method = joint.shared(sides, Z, 7, TASKS, how)
+  phi = method.init(jax.random.key(1), tiny.setting(CONFIG))
+  stored = trees.unflatten(trees.flatten(phi))
+  assert set(stored.get('maps', {})) == set(trainable)
+  wanted = spaces.draw(sides, Z, 7)
+  found = joint.bases_of(method, stored)
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def test_mistakes():
   sides = held(down=False)
   with pytest.raises(ValueError, match='pipeline: expected maps with a down'):
