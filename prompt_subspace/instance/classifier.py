@@ -30,6 +30,7 @@ from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import corpus, orders
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import check_list, check_names, positive
+from prompt_subspace.evaluation import batched
 from prompt_subspace.instance import encoders
 from prompt_subspace.training import job
 from prompt_subspace.training.progress import Progress
@@ -203,13 +204,8 @@ def accuracy(model: Classifier, phi: Mapping, held: Texts) -> float:
   run = jax.jit(
     lambda p, x: model.apply({'params': p['rest']}, p['table'], x).argmax(-1)
   )
-  size, right = 256, 0
-  padded = np.pad(held.tokens, ((0, -len(held.tokens) % size), (0, 0)))
-  for first in range(0, len(padded), size):
-    labels = held.labels[first : first + size]
-    answers = np.asarray(run(phi, jnp.asarray(padded[first : first + size])))
-    right += int((answers[: len(labels)] == labels).sum())
-  return 100 * right / len(held.labels)
+  found = batched.over(functools.partial(run, phi), held.tokens, size=256)
+  return 100 * float(np.mean(np.asarray(found) == held.labels))
 
 
 def write(folder: pathlib.Path, phi: Mapping, card: Mapping[str, Any]) -> None:
