@@ -302,9 +302,10 @@ def _fit(model, start, data: Texts, steps, batch_size, rate, seed):
 
   phi = jax.tree.map(jnp.array, phi)
   state = tx.init(phi)
+  members = [np.flatnonzero(data.labels == k) for k in np.unique(data.labels)]
   with Progress(steps, 'classifier of text') as bar:
     for number in range(steps):
-      chosen = _balanced(data.labels, batch_size, seed, number)
+      chosen = _balanced(members, batch_size, seed, number)
       phi, state, value = step(
         phi, state, data.tokens[chosen], data.labels[chosen]
       )
@@ -313,13 +314,17 @@ def _fit(model, start, data: Texts, steps, batch_size, rate, seed):
   return phi
 
 
-def _balanced(labels, size: int, seed: int, number: int) -> np.ndarray:
-  """Which texts an update sees: categories in turn, texts at random."""
-  kinds = np.unique(labels)
+def _balanced(members, size: int, seed: int, number: int) -> np.ndarray:
+  """Which texts an update sees: categories in turn, texts at random.
+
+  Args:
+    members: the numbers of the texts of each category.
+    size: of the update.
+    seed: of the draw.
+    number: of the update.
+  """
+  turn = orders.order(len(members), 'categories', seed, number)
   rng = np.random.default_rng((seed, number))
-  wanted = kinds[
-    orders.order(len(kinds), 'categories', seed, number)[
-      np.arange(size) % len(kinds)
-    ]
-  ]
-  return np.array([rng.choice(np.flatnonzero(labels == k)) for k in wanted])
+  return np.array(
+    [rng.choice(members[turn[i % len(members)]]) for i in range(size)]
+  )
