@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from prompt_subspace.bank import store
-from prompt_subspace.data import mixtures
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.templates import Template
 from prompt_subspace.reparams.base import Reparam
@@ -72,6 +71,7 @@ class Study(NamedTuple):
     seeds: each with origins, maps, batches and solutions of its own.
     held: seed -> the types, with maps' kinds left open, see `sides`.
     data: task -> arrays.
+    unions: group -> the training examples of its tasks in one.
     templates: task -> how it reads.
     majority: score of the constant answer by task.
     engines: compiled functions of stage 2 by maps and size.
@@ -93,6 +93,7 @@ class Study(NamedTuple):
   seeds: tuple[int, ...]
   held: Mapping[int, Mapping[str, Side]]
   data: Mapping[str, TaskArrays]
+  unions: Mapping[str, TaskArrays]
   templates: Mapping[str, Template]
   majority: Mapping[str, float]
   engines: dict
@@ -190,10 +191,7 @@ def joint_cell(study: Study, space: Space, where: Stage | None) -> Cell:
     space: the space.
     where: of `joint_stage`; None gives a cell that can be named, not run.
   """
-  group = study.groups[space.group]
-  union = mixtures.join(
-    [study.data[n] for n in group.train], ('train',), space.group
-  )
+  union = study.unions[space.group]
   return Cell(
     id=f'maps-{space.id}',
     task=union.name,
