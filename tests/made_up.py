@@ -2,6 +2,7 @@
 
 import csv
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +14,13 @@ from prompt_subspace.training.spec import RowSpec, Settings
 
 
 class Asked(NamedTuple):
-  """A row that was to be trained."""
+  """A row that was to be trained, and the number of its stack."""
 
   row: RowSpec
   task: TaskArrays
   settings: Settings
   algorithm: str
+  stack: int
 
 
 def score(name: str, seed: int = 0) -> float:
@@ -34,35 +36,12 @@ def phi(row: RowSpec, seed: int) -> Any:
   )
 
 
-def training(monkeypatch) -> list[Asked]:
-  """Replaces the training of stacks; returns the rows as they are asked for.
+def result(row: RowSpec, settings: Settings) -> stack.RowResult:
+  """What comes of a row.
 
-  Of a row, score(id, 1) is the validation score, score(id, 2) the test score,
-  and score(id, 3) the validation score of the evaluation before the last.
+  Its score(id, 1) is the validation score, score(id, 2) the test score, and
+  score(id, 3) the validation score of the evaluation before the last.
   """
-  asked: list[Asked] = []
-
-  def train_stack(
-    engine,
-    backbone,
-    optimizer,
-    specs,
-    tasks,
-    settings,
-    folder,
-    description,
-    constants,
-  ):
-    asked.extend(
-      Asked(s, tasks[s.task], settings, engine.algorithm.name) for s in specs
-    )
-    return [_result(s, settings) for s in specs]
-
-  monkeypatch.setattr(stack, 'train_stack', train_stack)
-  return asked
-
-
-def _result(row: RowSpec, settings: Settings) -> stack.RowResult:
   return stack.RowResult(
     validation=score(row.id, 1),
     best_step=2,
@@ -77,6 +56,36 @@ def _result(row: RowSpec, settings: Settings) -> stack.RowResult:
     ],
     embedding=phi(row, 4) if settings.embedding_step else None,
   )
+
+
+def training(
+  monkeypatch,
+  result: Callable[[RowSpec, Settings], stack.RowResult] = result,
+) -> list[Asked]:
+  """Replaces the training of stacks; returns the rows as they are asked for."""
+  asked: list[Asked] = []
+
+  def train_stack(
+    engine,
+    backbone,
+    optimizer,
+    specs,
+    tasks,
+    settings,
+    folder,
+    description,
+    constants,
+  ):
+    assert {s.task for s in specs} == set(tasks), 'data of its rows alone'
+    number = asked[-1].stack + 1 if asked else 0
+    asked.extend(
+      Asked(s, tasks[s.task], settings, engine.algorithm.name, number)
+      for s in specs
+    )
+    return [result(s, settings) for s in specs]
+
+  monkeypatch.setattr(stack, 'train_stack', train_stack)
+  return asked
 
 
 def table(folder, name: str = 'results.csv') -> list[dict[str, str]]:

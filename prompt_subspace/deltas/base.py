@@ -89,6 +89,30 @@ def bound(method: Method, setting: Setting) -> Method:
   return method if method.bind is None else method.bind(setting)
 
 
+def unbound(
+  name: str,
+  bind: Callable[[Setting], Method],
+  settings: Mapping[str, Any],
+  reads_batch: bool = False,
+) -> Method:
+  """Returns a method that can do nothing until it is bound, and says so.
+
+  Args:
+    name: as in the registry.
+    bind: (setting) -> the method with its constants.
+    settings: the arguments it was made with, as JSON values.
+    reads_batch: whether the bound method's `expand` looks at the batch.
+  """
+
+  def refuse(*_):
+    raise ValueError(
+      f'{name}: expected a method that is bound to a backbone, found one that '
+      'is not. Call deltas.bound(method, setting) first; recipes do.'
+    )
+
+  return Method(name, refuse, refuse, reads_batch, settings=settings, bind=bind)
+
+
 def stacks(config: Any) -> dict[str, int]:
   """Returns the number of layers of each stack of the backbone."""
   return {

@@ -30,6 +30,7 @@ from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import corpus, orders
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import check_list, check_names, positive
+from prompt_subspace.evaluation import batched
 from prompt_subspace.instance import encoders
 from prompt_subspace.training import job
 from prompt_subspace.training.progress import Progress
@@ -203,13 +204,8 @@ def accuracy(model: Classifier, phi: Mapping, held: Texts) -> float:
   run = jax.jit(
     lambda p, x: model.apply({'params': p['rest']}, p['table'], x).argmax(-1)
   )
-  size, right = 256, 0
-  padded = np.pad(held.tokens, ((0, -len(held.tokens) % size), (0, 0)))
-  for first in range(0, len(padded), size):
-    labels = held.labels[first : first + size]
-    answers = np.asarray(run(phi, jnp.asarray(padded[first : first + size])))
-    right += int((answers[: len(labels)] == labels).sum())
-  return 100 * right / len(held.labels)
+  found = batched.over(functools.partial(run, phi), held.tokens, size=256)
+  return 100 * float(np.mean(np.asarray(found) == held.labels))
 
 
 def write(folder: pathlib.Path, phi: Mapping, card: Mapping[str, Any]) -> None:
@@ -306,9 +302,10 @@ def _fit(model, start, data: Texts, steps, batch_size, rate, seed):
 
   phi = jax.tree.map(jnp.array, phi)
   state = tx.init(phi)
+  members = [np.flatnonzero(data.labels == k) for k in np.unique(data.labels)]
   with Progress(steps, 'classifier of text') as bar:
     for number in range(steps):
-      chosen = _balanced(data.labels, batch_size, seed, number)
+      chosen = _balanced(members, batch_size, seed, number)
       phi, state, value = step(
         phi, state, data.tokens[chosen], data.labels[chosen]
       )
@@ -317,13 +314,17 @@ def _fit(model, start, data: Texts, steps, batch_size, rate, seed):
   return phi
 
 
-def _balanced(labels, size: int, seed: int, number: int) -> np.ndarray:
-  """Which texts an update sees: categories in turn, texts at random."""
-  kinds = np.unique(labels)
+def _balanced(members, size: int, seed: int, number: int) -> np.ndarray:
+  """Which texts an update sees: categories in turn, texts at random.
+
+  Args:
+    members: the numbers of the texts of each category.
+    size: of the update.
+    seed: of the draw.
+    number: of the update.
+  """
+  turn = orders.order(len(members), 'categories', seed, number)
   rng = np.random.default_rng((seed, number))
-  wanted = kinds[
-    orders.order(len(kinds), 'categories', seed, number)[
-      np.arange(size) % len(kinds)
-    ]
-  ]
-  return np.array([rng.choice(np.flatnonzero(labels == k)) for k in wanted])
+  return np.array(
+    [rng.choice(members[turn[i % len(members)]]) for i in range(size)]
+  )

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from prompt_subspace import trees
 from prompt_subspace.deltas import prefix as prefixes
-from prompt_subspace.deltas.base import Method, check_names, positive
+from prompt_subspace.deltas.base import Method, check_names, positive, unbound
 from prompt_subspace.instance import classifier, encoders
 
 BASES = ('prompt', 'prefix')
@@ -179,9 +179,7 @@ def encoder(
     'budget': budget,
     **_shared(length, base, hard, hidden, layers),
   }
-  return Method(
-    'ipt_encoder', _unbound, _unbound, True, settings=settings, bind=bind
-  )
+  return unbound('ipt_encoder', bind, settings, reads_batch=True)
 
 
 METHODS = {
@@ -239,7 +237,7 @@ def _rows(name, table_of, settings, length, base, hard, hidden, layers):
     )
 
   known = settings | _shared(length, base, hard, hidden, layers)
-  return Method(name, _unbound, _unbound, True, settings=known, bind=bind)
+  return unbound(name, bind, known, reads_batch=True)
 
 
 def _on_base(init_own, vectors, length, base, hidden, layers) -> Method:
@@ -310,10 +308,3 @@ def _table(source: str | None, setting) -> Array:
       'this backbone.'
     )
   return found
-
-
-def _unbound(*_):
-  raise ValueError(
-    'ipt: expected a method that is bound to a backbone, found one that is '
-    'not. Call deltas.bound(method, setting) first; recipes do.'
-  )

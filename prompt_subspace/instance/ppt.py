@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from prompt_subspace.data import corpus
-from prompt_subspace.data.orders import order
+from prompt_subspace.data.orders import numbers, order
 from prompt_subspace.deltas.base import check_list, positive
 from prompt_subspace.training import job
 
@@ -107,7 +107,7 @@ def _divide(documents, counts, seed):
 def _pairs(documents, count: int, seed: int, split: str) -> Iterator[Pair]:
   """Draws pairs, the three classes in turn."""
   for number in range(count):
-    draw = order(2**16, 'ppt', seed, split, number)[:4].tolist()
+    draw = numbers(4, 'ppt', seed, split, number).tolist()
     own = documents[draw[0] % len(documents)]
     at = draw[1] % (len(own) - 1)
     label = LABELS[number % 3]

@@ -27,6 +27,7 @@ from prompt_subspace.data import arrays as task_arrays
 from prompt_subspace.data import corpus
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import check_list, check_names, positive
+from prompt_subspace.evaluation import batched
 from prompt_subspace.instance import methods
 from prompt_subspace.training import job, results
 
@@ -159,7 +160,7 @@ def prompts(method, phi, tokens) -> Float[np.ndarray, 'N k D']:
     made = method.delta(phi, {'inputs': batch}, method.constants)
     return made['encoder']['prompt']
 
-  return _in_batches(run, tokens)
+  return np.asarray(batched.over(run, tokens, BATCH))
 
 
 def sentences(backbone: Backbone, tokens) -> Float[np.ndarray, 'N D']:
@@ -171,16 +172,7 @@ def sentences(backbone: Backbone, tokens) -> Float[np.ndarray, 'N D']:
     mask = (batch > 0)[..., None]
     return (out * mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
 
-  return _in_batches(run, tokens)
-
-
-def _in_batches(run, tokens):
-  padded = np.pad(tokens, ((0, -len(tokens) % BATCH), (0, 0)))
-  parts = [
-    np.asarray(run(jnp.asarray(padded[i : i + BATCH])))
-    for i in range(0, len(padded), BATCH)
-  ]
-  return np.concatenate(parts)[: len(tokens)]
+  return np.asarray(batched.over(run, tokens, BATCH))
 
 
 def flat_map(vectors: Float[np.ndarray, 'N D'], labels):

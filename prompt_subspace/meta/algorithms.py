@@ -71,7 +71,8 @@ def reptile(
   """
   _check(inner_rate, inner_steps, tasks)
 
-  def objective(loss, split):
+  def objective(loss, split, constants):
+    del constants
     made = objectives.reptile(loss, inner(inner_rate), inner_steps, split=split)
     return _scaled(made, 1 / inner_rate) if by_rate else made
 
@@ -106,10 +107,12 @@ def _adapting(name, run, inner_rate, inner_steps, tasks, inner) -> Algorithm:
   """MAML or FoMAML, watched by the cosine of their gradients."""
   _check(inner_rate, inner_steps, tasks)
 
-  def objective(loss, split):
+  def objective(loss, split, constants):
+    del constants
     return run(loss, inner(inner_rate), inner_steps, split=split)
 
-  def probe(loss, split):
+  def probe(loss, split, constants):
+    del constants
     made = [
       build(loss, inner(inner_rate), inner_steps, split=split)
       for build in (objectives.maml, objectives.fomaml)

@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from prompt_subspace import trees
-from prompt_subspace.deltas.base import Method, Setting, bound, positive
+from prompt_subspace.deltas.base import (
+  Method,
+  Setting,
+  bound,
+  positive,
+  unbound,
+)
 from prompt_subspace.reparams.base import Reparam
 
 
@@ -65,9 +71,10 @@ def subspace(
     seed: of the origin and of the basis.
     spread: standard deviation of the code at the start; 0 starts at the
       origin.
-    fingerprint: of origin and basis, if they must be known ones: that of a
-      stored code. A basis that is drawn otherwise, by another version of a
-      library, say, gives the code another meaning.
+    fingerprint: of the bound method's constants (origin, basis, and those of
+      `method`), if they must be known ones: that of a stored code. A basis that
+      is drawn otherwise, by another version of a library, say, gives the code
+      another meaning.
 
   Raises:
     ValueError: a size below 1; when it is bound to a backbone, another
@@ -80,16 +87,16 @@ def subspace(
     key = jax.random.fold_in(jax.random.key(seed), 1)
     basis = reparam.init(key, start.flat.size, size)
     constants = {'origin': start.flat, 'basis': basis}
-    found = trees.fingerprint(constants)
+    made = within(start, reparam, constants, size, spread)
+    found = made.settings['fingerprint']
     if fingerprint not in (None, found):
       raise ValueError(
-        f'fingerprint: expected origin and basis {fingerprint}, found {found}: '
-        f'{reparam.name} with seed {seed} is drawn otherwise here. Use the '
-        'versions of the libraries that the card names.'
+        f'fingerprint: expected constants {fingerprint}, found {found}: '
+        f'{reparam.name} with seed {seed} is drawn otherwise here, or '
+        f'{method.name} has other constants. Use the versions of the libraries '
+        'that the card names.'
       )
-    return within(start, reparam, constants, size, spread)._replace(
-      settings=settings | {'fingerprint': found}
-    )
+    return made._replace(settings=settings | {'fingerprint': found})
 
   settings = {
     'method': {'name': method.name, **method.settings},
@@ -99,7 +106,7 @@ def subspace(
     'spread': spread,
     'fingerprint': fingerprint,
   }
-  return Method('subspace', _unbound, _unbound, settings=settings, bind=bind)
+  return unbound('subspace', bind, settings, method.reads_batch)
 
 
 def within(
@@ -117,7 +124,14 @@ def within(
     constants: `origin` [M] and `basis`.
     size: Z.
     spread: standard deviation of the code at the start.
+
+  Returns:
+    The method. Where the inner method has constants, they stand among its own
+    as `inner`: so they, too, are arguments of what is compiled, and part of the
+    fingerprint.
   """
+  if start.method.constants is not None:
+    constants = {**constants, 'inner': start.method.constants}
 
   def init(key, setting):
     del setting
@@ -125,7 +139,8 @@ def within(
 
   def expand(phi, batch, constants):
     flat = constants['origin'] + reparam.expand(constants['basis'], phi['code'])
-    return start.method.delta(start.back(flat), batch, start.method.constants)
+    inner = constants.get('inner')
+    return start.method.delta(start.back(flat), batch, inner)
 
   settings = {
     'method': {'name': start.method.name, **start.method.settings},
@@ -167,11 +182,4 @@ def again(
   rest = {k: v for k, v in settings.items() if k not in ('method', 'reparam')}
   return subspace(
     method_of(**settings['method']), reparam_of(**settings['reparam']), **rest
-  )
-
-
-def _unbound(*_):
-  raise ValueError(
-    'subspace: expected a method that is bound to a backbone, found one that '
-    'is not. Call deltas.bound(method, setting) first; recipes do.'
   )

@@ -25,22 +25,22 @@ class Algorithm(NamedTuple):
 
   Attributes:
     name: of it.
-    objective: (task loss, split) -> what is minimised.
+    objective: (task loss, split, the method's constants) -> what is minimised.
     plan: (row, its task, settings) -> the examples of each step, by their
       numbers in the task's training split. Their leaves have a leading axis of
       steps; behind it stand whatever axes the objective expects.
     episodes: batches are of episodes, which the objective splits into
       microbatches itself; otherwise they are of examples, and the step does.
-    probe: (task loss, split) -> ((phi, batch, key) -> numbers to watch), for
-      what is too dear to compute at every step; it is at every evaluation.
+    probe: of the same arguments -> ((phi, batch, key) -> numbers to watch),
+      for what is too dear to compute at every step; it is at every evaluation.
     settings: the arguments it was made with, as JSON values.
   """
 
   name: str
-  objective: Callable[[Objective, Split], Objective]
+  objective: Callable[[Objective, Split, Any], Objective]
   plan: Callable[[RowSpec, TaskArrays, Settings], batches.Plan]
   episodes: bool = False
-  probe: Callable[[Objective, Split], Callable] | None = None
+  probe: Callable[[Objective, Split, Any], Callable] | None = None
   settings: Mapping[str, Any] = {}
 
 
@@ -61,4 +61,4 @@ def _plan(spec: RowSpec, task: TaskArrays, settings: Settings) -> batches.Plan:
 
 
 # Plain training on one task, or on a mixture of several.
-TUNING = Algorithm('tuning', lambda loss, split: loss, _plan)
+TUNING = Algorithm('tuning', lambda loss, split, constants: loss, _plan)

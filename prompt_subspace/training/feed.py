@@ -19,6 +19,7 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import batches
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method, touches_encoder
+from prompt_subspace.evaluation import batched
 from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import episodes
 from prompt_subspace.training import mesh as meshes
@@ -173,9 +174,8 @@ def _encode(backbone: Backbone, inputs: np.ndarray, size: int) -> Array:
   """Returns the plain encoder's output of all examples [N, L, D]."""
   config = backbone.config
   run = jax.jit(lambda w, x: forward.encode(config, w, {}, x))
-  padded = np.pad(inputs, ((0, -len(inputs) % size), (0, 0)))
-  parts = [
-    run(backbone.weights, meshes.put(backbone.mesh, padded[i : i + size]))
-    for i in range(0, len(padded), size)
-  ]
-  return jnp.concatenate(parts)[: len(inputs)]
+
+  def encode(part):
+    return run(backbone.weights, meshes.put(backbone.mesh, part))
+
+  return batched.over(encode, inputs, size)

@@ -118,7 +118,7 @@ def make(step: Step, mesh: Mesh) -> Plan:
     split = lambda _: step.microbatch or step.batch_size  # noqa: E731
   run = rows.make_step(
     lambda f: step.algorithm.objective(
-      stack.task_loss(config, method, f), split
+      stack.task_loss(config, method, f), split, f.constants
     ),
     step.optimizer,
     chunk=step.rows // mesh.shape['row'],

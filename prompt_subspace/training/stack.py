@@ -115,28 +115,25 @@ def make_engine(
     algorithm: what is minimised, and on which examples.
   """
   config = backbone.config
-  # what a method makes of one input, if it looks at inputs
-  some = {'inputs': jax.ShapeDtypeStruct((1, 1), jnp.int32)}
-  delta = jax.eval_shape(method.delta, phi, some, method.constants)
-  prompt = trees.flatten(delta).get('encoder/prompt')
-
-  extra = 0 if prompt is None else prompt.shape[-2]
+  shapes = jax.eval_shape(lambda p: p, phi)
 
   def split(batch):
+    # not before it is asked for: what an objective makes of phi, and not phi
+    # itself, may be what has a delta
     return settings.microbatch or stack_rows.microbatch_size(
-      batch, extra, config.emb_dim
+      batch, _positions(method, shapes), config.emb_dim
     )
 
   loss_of = functools.partial(task_loss, config, method)
   step = stack_rows.make_step(
-    lambda frozen: algorithm.objective(loss_of(frozen), split),
+    lambda f: algorithm.objective(loss_of(f), split, f.constants),
     optimizer,
     chunk=settings.chunk,
     split=None if algorithm.episodes else split,
     mesh=backbone.mesh,
   )
   probe = algorithm.probe and stack_rows.make_probe(
-    lambda frozen: algorithm.probe(loss_of(frozen), split),
+    lambda f: algorithm.probe(loss_of(f), split, f.constants),
     settings.chunk,
     backbone.mesh,
   )
@@ -144,6 +141,15 @@ def make_engine(
     config, method.delta, settings.chunk, mesh=backbone.mesh
   )
   return Engine(method, algorithm, step, probe, predictor)
+
+
+def _positions(method: Method, phi: Any) -> int:
+  """Returns how many positions a method's prompt adds to an input."""
+  # what a method makes of one input, if it looks at inputs
+  some = {'inputs': jax.ShapeDtypeStruct((1, 1), jnp.int32)}
+  delta = jax.eval_shape(method.delta, phi, some, method.constants)
+  prompt = trees.flatten(delta).get('encoder/prompt')
+  return 0 if prompt is None else prompt.shape[-2]
 
 
 class Stack(NamedTuple):

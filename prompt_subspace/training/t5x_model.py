@@ -211,7 +211,7 @@ class Model(t5x.models.EncoderDecoderModel):
     """
     frozen = self._frozen(flax_mutables)
     task = task_loss(self.config, self.method, frozen)
-    objective = self.algorithm.objective(task, None)
+    objective = self.algorithm.objective(task, None, frozen.constants)
     held = features.examples(batch)
     if self.algorithm.episodes:
       held = features.episodes(held, self.algorithm, self.shots)

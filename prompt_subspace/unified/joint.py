@@ -18,7 +18,7 @@ no solutions.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,10 +28,9 @@ import optax
 from jaxtyping import Array, Float
 
 from prompt_subspace import trees
-from prompt_subspace.backbone.config import T5Config
-from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.deltas.base import Frozen, Method, check_names
-from prompt_subspace.training import episodes, rows, spec, stack
+from prompt_subspace.deltas.base import Method, check_names
+from prompt_subspace.objectives import Objective
+from prompt_subspace.training import episodes
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.optimizers import Optimizer
 from prompt_subspace.unified import spaces
@@ -100,7 +99,9 @@ def shared(
 ) -> Method:
   """Returns what stage 1 trains, as a method: maps, and maybe codes.
 
-  It has no delta of its own; `objective` makes those of its types.
+  phi has no delta, but what `objective` makes of it: {type: displacement} of
+  one type, which `expand` therefore takes. Origins, and the constants of the
+  types' own methods (`inner`), are constants of this one.
 
   Args:
     held: the types.
@@ -114,6 +115,11 @@ def shared(
   constants = {
     'origins': {n: s.start.flat for n, s in held.items()},
     'fixed': fixed,
+    'inner': {
+      n: s.start.method.constants
+      for n, s in held.items()
+      if s.start.method.constants is not None
+    },
   }
   if how.pipeline == 'whole':
     constants['solutions'] = jax.tree.map(jnp.asarray, dict(solutions))
@@ -124,11 +130,15 @@ def shared(
     if how.pipeline == 'short':
       codes = jax.random.normal(key, (tasks, size), jnp.float32)
       phi['codes'] = how.spread * codes
-    # an Adafactor state is made of arrays, and tells fixed maps by no leaves
-    return jax.tree.map(jnp.asarray, phi)
+    return phi
 
   def expand(phi, batch, constants):
-    raise NotImplementedError('stage 1 makes the deltas of several types')
+    check_names('type', tuple(phi), tuple(held))
+    ((name, theta),) = phi.items()
+    start = held[name].start
+    flat = constants['origins'][name] + theta
+    inner = constants['inner'].get(name)
+    return start.method.delta(start.back(flat), batch, inner)
 
   settings = {
     'size': size,
@@ -146,7 +156,12 @@ def shared(
     'order': list(how.order or held),
   }
   return Method(
-    'joint', init, expand, True, settings=settings, constants=constants
+    'joint',
+    init,
+    expand,
+    reads_batch=any(s.start.method.reads_batch for s in held.values()),
+    settings=settings,
+    constants=constants,
   )
 
 
@@ -160,12 +175,21 @@ def mixing(key: Array, count: int) -> Float[Array, ' count']:
   return jnp.stack([*shares, left])
 
 
-def objective(config: T5Config, held: Mapping[str, Side], how: Joint):
-  """Returns frozen -> objective over episodes, each of one task."""
+def objective(
+  held: Mapping[str, Side], how: Joint, loss: Objective, constants: Any
+) -> Objective:
+  """Returns the loss of stage 1 over episodes, each of one task.
+
+  Args:
+    held: the types.
+    how: the pipeline.
+    loss: task loss of `shared`'s method, of {type: displacement}.
+    constants: of that method.
+  """
   names = list(held)
   order = [names.index(n) for n in (how.order or names)]
 
-  def codes_of(phi, bases, constants, task, key):
+  def codes_of(phi, bases, task, key):
     """The code that each type is expanded from, and that it is told by."""
     if how.pipeline == 'short':
       code = phi['codes'][task]
@@ -178,55 +202,41 @@ def objective(config: T5Config, held: Mapping[str, Side], how: Joint):
     mixed = sum(s * c for s, c in zip(shares, own, strict=True))
     return [mixed] * len(names), own if how.target == 'own' else None
 
-  def of(frozen: Frozen):
-    constants = frozen.constants
-    losses = {
-      n: stack.task_loss(
-        config,
-        s.start.method,
-        Frozen(frozen.weights, s.start.method.constants),
-      )
-      for n, s in held.items()
-    }
+  def one(phi, batch, key):
+    bases = {n: constants['fixed'][n] | phi['maps'][n] for n in names}
+    task = batch['task'][0, 0]
+    codes, told = codes_of(phi, bases, task, key)
+    total, metrics = 0.0, {}
+    for i, name in enumerate(names):
+      expand = held[name].reparam.expand
+      theta = expand(bases[name], codes[i])
+      value, _ = loss({name: theta}, batch, key)
+      metrics[f'loss {name}'] = value
+      total += value
+      if how.pipeline == 'whole':
+        if told is not None:
+          theta = expand(bases[name], told[i])
+        away = theta - constants['solutions'][name][task]
+        distance = jnp.sum(jnp.square(away))
+        metrics[f'distance {name}'] = jnp.sqrt(distance)
+        if not how.squared:
+          # the norm has no derivative at 0
+          distance = jnp.sqrt(distance + 1e-12)
+        total += how.weight * distance
+    return total / len(names), metrics
 
-    def one(phi, batch, key):
-      bases = {n: constants['fixed'][n] | phi['maps'][n] for n in names}
-      task = batch['task'][0, 0]
-      codes, told = codes_of(phi, bases, constants, task, key)
-      total, metrics = 0.0, {}
-      for i, name in enumerate(names):
-        side = held[name]
-        theta = side.reparam.expand(bases[name], codes[i])
-        flat = constants['origins'][name] + theta
-        value, _ = losses[name](side.start.back(flat), batch, key)
-        metrics[f'loss {name}'] = value
-        total += value
-        if how.pipeline == 'whole':
-          if told is not None:
-            theta = side.reparam.expand(bases[name], told[i])
-          away = theta - constants['solutions'][name][task]
-          distance = jnp.sum(jnp.square(away))
-          metrics[f'distance {name}'] = jnp.sqrt(distance)
-          if not how.squared:
-            # the norm has no derivative at 0
-            distance = jnp.sqrt(distance + 1e-12)
-          total += how.weight * distance
-      return total / len(names), metrics
+  def run(phi, batch, key):
+    # of the two axes of support batches, the second is for inner steps
+    batch = jax.tree.map(lambda x: x[:, 0], batch['support'])
+    count = batch['targets'].shape[0]
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
+      jnp.arange(count)
+    )
+    found = jax.lax.map(lambda x: one(phi, *x), (batch, keys))
+    total, metrics = jax.tree.map(jnp.mean, found)
+    return total, {**metrics, 'weight': jnp.float32(1.0)}
 
-    def run(phi, batch, key):
-      # of the two axes of support batches, the second is for inner steps
-      batch = jax.tree.map(lambda x: x[:, 0], batch['support'])
-      count = batch['targets'].shape[0]
-      keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
-        jnp.arange(count)
-      )
-      found = jax.lax.map(lambda x: one(phi, *x), (batch, keys))
-      loss, metrics = jax.tree.map(jnp.mean, found)
-      return loss, {**metrics, 'weight': jnp.float32(1.0)}
-
-    return run
-
-  return of
+  return run
 
 
 def optimizer(inner: Optimizer, how: Joint) -> Optimizer:
@@ -243,41 +253,28 @@ def optimizer(inner: Optimizer, how: Joint) -> Optimizer:
   return make if how.pipeline == 'short' else inner
 
 
-def algorithm(how: Joint) -> Algorithm:
-  """Returns which tasks an update sees, and how many of their examples."""
+def algorithm(held: Mapping[str, Side], how: Joint) -> Algorithm:
+  """Returns what stage 1 minimises, and which tasks an update sees."""
+
+  def made(loss, split, constants):
+    del split
+    return objective(held, how, loss, constants)
 
   def plan(row, union, settings):
     return episodes.plan(row, union, settings, how.episodes, query=False)
 
-  return Algorithm('joint', _no_loss, plan, True, settings=how._asdict())
-
-
-def _no_loss(loss, split):
-  raise NotImplementedError('stage 1 has an engine of its own')
-
-
-def engine(
-  backbone: Backbone,
-  held: Mapping[str, Side],
-  method: Method,
-  how: Joint,
-  tx: Optimizer,
-  settings: spec.Settings,
-) -> stack.Engine:
-  """Returns the compiled step of stage 1; nothing is validated in it."""
-  step: Callable = rows.make_step(
-    objective(backbone.config, held, how),
-    tx,
-    chunk=settings.chunk,
-    split=None,
-  )
-  return stack.Engine(method, algorithm(how), step, None, None)
+  return Algorithm('joint', made, plan, True, settings=how._asdict())
 
 
 def bases_of(method: Method, phi: Mapping[str, Any]) -> spaces.Bases:
-  """Returns the maps of all types after stage 1."""
+  """Returns the maps of all types after stage 1.
+
+  Of maps that training may not change, a stored phi holds nothing, not even
+  their names.
+  """
+  trained = phi.get('maps', {})
   return {
-    n: {**fixed, **phi['maps'][n]}
+    n: {**fixed, **trained.get(n, {})}
     for n, fixed in method.constants['fixed'].items()
   }
 

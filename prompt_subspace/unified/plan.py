@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from prompt_subspace.bank import store
-from prompt_subspace.data import mixtures
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.templates import Template
 from prompt_subspace.reparams.base import Reparam
@@ -72,6 +71,7 @@ class Study(NamedTuple):
     seeds: each with origins, maps, batches and solutions of its own.
     held: seed -> the types, with maps' kinds left open, see `sides`.
     data: task -> arrays.
+    unions: group -> the training examples of its tasks in one.
     templates: task -> how it reads.
     majority: score of the constant answer by task.
     engines: compiled functions of stage 2 by maps and size.
@@ -93,6 +93,7 @@ class Study(NamedTuple):
   seeds: tuple[int, ...]
   held: Mapping[int, Mapping[str, Side]]
   data: Mapping[str, TaskArrays]
+  unions: Mapping[str, TaskArrays]
   templates: Mapping[str, Template]
   majority: Mapping[str, float]
   engines: dict
@@ -190,10 +191,7 @@ def joint_cell(study: Study, space: Space, where: Stage | None) -> Cell:
     space: the space.
     where: of `joint_stage`; None gives a cell that can be named, not run.
   """
-  group = study.groups[space.group]
-  union = mixtures.join(
-    [study.data[n] for n in group.train], ('train',), space.group
-  )
+  union = study.unions[space.group]
   return Cell(
     id=f'maps-{space.id}',
     task=union.name,
@@ -234,27 +232,23 @@ def joint_stage(study: Study, space: Space) -> Stage:
     study.how,
     solutions(study, space) if whole else None,
   )
-  tx = joint.optimizer(study.base.optimizer, study.how)
   return study.base._replace(
     library={'joint': method},
-    optimizer=tx,
-    settings=study.joint,
+    optimizer=joint.optimizer(study.base.optimizer, study.how),
+    # whether a delta leaves the encoder alone differs by type
+    settings=study.joint._replace(cache_encoder=False),
     keep=('joint',),
-    algorithm=joint.algorithm(study.how),
-    engines={
-      'joint': joint.engine(
-        study.base.backbone, held, method, study.how, tx, study.joint
-      )
-    },
+    algorithm=joint.algorithm(held, study.how),
+    engines={},
   )
 
 
 # -- stage 2
 
 
-def _watch_code(loss, split):
+def _watch_code(loss, split, constants):
   """Where a code is at each evaluation: transfer chooses among these."""
-  del loss, split
+  del loss, split, constants
 
   def look(phi, batch, key):
     del batch, key

@@ -10,6 +10,7 @@ from typing import Any
 
 from prompt_subspace import deltas, reparams
 from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.data import mixtures
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import (
   Method,
@@ -142,6 +143,10 @@ def unify(
     seeds=tuple(map(int, seeds)),
     held=held,
     data=loaded,
+    unions={
+      n: mixtures.join([loaded[task] for task in g.train], ('train',), n)
+      for n, g in chosen.items()
+    },
     templates={n: t.template for n, t in found.items()},
     majority={
       n: predict.majority(a, 'test', original.test_examples)['score']

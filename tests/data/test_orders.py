@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prompt_subspace.data.orders import order
+from prompt_subspace.data.orders import numbers, order
 
 
 def test_orders_are_permutations():
@@ -17,9 +17,22 @@ def test_orders_differ_by_every_part_of_the_seed():
   assert order(50, 'a', np.int64(1)).tolist() == order(50, 'a', 1).tolist()
 
 
+def test_numbers_by_their_definition():
+  found = numbers(20, 'task', 3)
+  assert found.tolist() == stream()
+  assert numbers(4, 'task', 3).tolist() == stream()[:4]
+  assert found.tolist() != numbers(20, 'task', 4).tolist()
+
+
 def test_order_by_its_definition():
+  expected = sorted(range(20), key=stream().__getitem__)
+  assert order(20, 'task', 3).tolist() == expected
+
+
+def stream():
+  """The first 20 numbers of the seed ('task', 3)."""
   # The stream of PCG64 by its published recurrence (O'Neill 2014), and the
-  # seeding of NumPy's SeedSequence: independent of how `order` sorts.
+  # seeding of NumPy's SeedSequence: independent of how numbers are used.
   import hashlib
 
   digest = hashlib.sha256(b'["task", 3]').digest()
@@ -29,5 +42,4 @@ def test_order_by_its_definition():
     x = (x * 0x2360ED051FC65DA44385DF649FCCF645 + increment) % 2**128
     value, turn = ((x >> 64) ^ x) % 2**64, x >> 122
     outputs.append(((value >> turn) | (value << (64 - turn))) % 2**64)
-  expected = sorted(range(20), key=outputs.__getitem__)
-  assert order(20, 'task', 3).tolist() == expected
+  return outputs

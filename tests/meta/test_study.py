@@ -322,7 +322,7 @@ def test_reptile_by_rate_changes_only_the_scale(small):
 
   batch = {'support': {'targets': np.ones((1, 2, 3, 1))}}
   made = [
-    algorithms.reptile(0.25, 2, by_rate=by).objective(loss, lambda b: 3)
+    algorithms.reptile(0.25, 2, by_rate=by).objective(loss, lambda b: 3, None)
     for by in (False, True)
   ]
   plain, scaled = (

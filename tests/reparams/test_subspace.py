@@ -74,6 +74,39 @@ def test_a_subspace_of_a_subspace():
   assert set(trees.flatten(delta)) == set(trees.flatten(tiny.phi('lora')))
 
 
+def nested(seed=0):
+  inner = subspace.subspace(tiny.VARIANTS['lora'], MAPS['linear'], 6, seed)
+  return deltas.bound(
+    subspace.subspace(inner, MAPS['linear'], 2, seed=1), tiny.setting()
+  )
+
+
+def test_constants_of_the_inner_method_are_arguments_too():
+  """What is compiled holds none of them, and follows those it is given."""
+  phi, one, other = {'code': jnp.ones(2)}, nested(0), nested(5)
+  traced = jax.make_jaxpr(lambda p, c: one.delta(p, {}, c))(phi, one.constants)
+  assert not [x for x in traced.consts if np.size(x) > 1]
+  found = one.delta(phi, {}, other.constants)
+  wanted = other.delta(phi, {}, other.constants)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+  assert np.any(flat(found) != flat(one.delta(phi, {}, one.constants)))
+
+
+def test_the_fingerprint_is_of_all_constants():
+  one, other = nested(0), nested(5)
+  outer = ('origin', 'basis')
+  same = {n: one.constants[n] for n in outer}
+  jax.tree.map(
+    np.testing.assert_array_equal, same, {n: other.constants[n] for n in outer}
+  )
+  assert one.settings['fingerprint'] != other.settings['fingerprint']
+  # and where the inner method has none, of origin and basis as ever
+  plain = bound()
+  assert set(plain.constants) == set(outer)
+  digest = trees.fingerprint({n: plain.constants[n] for n in outer})
+  assert plain.settings['fingerprint'] == digest
+
+
 def task(method):
   def of(frozen):
     return stack.task_loss(CONFIG, method, frozen)

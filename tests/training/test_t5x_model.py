@@ -333,7 +333,7 @@ def test_meta_learning_takes_the_step_of_its_objective(
   task = stack.task_loss(
     backbone.config, METHODS['prompt'], Frozen(backbone.weights)
   )
-  objective = algorithm.objective(task, None)
+  objective = algorithm.objective(task, None, None)
   x = batch_of(4)
   inputs = x['encoder_input_tokens'].reshape(2, 4, INPUT)
   targets = x['decoder_target_tokens'].reshape(2, 4, TARGET)

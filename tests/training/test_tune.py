@@ -1,6 +1,5 @@
 """The main job, end to end: a table of runs that is only ever added to."""
 
-import csv
 import functools
 import json
 
@@ -13,7 +12,8 @@ from prompt_subspace.bank import store
 from prompt_subspace.data import fewshot
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import cells, optimizers, spec, stack, tune
-from tests import sample
+from tests import made_up, sample
+from tests.made_up import table
 
 TASKS = ['reviews', 'causes']
 COLUMNS = (
@@ -71,46 +71,20 @@ def copy(finished, tmp_path):
 
 @pytest.fixture
 def fake(monkeypatch):
-  """Runs nothing: a stack's results are made up. Returns what was asked."""
-  asked = []
+  """Runs nothing: scores tell the seed, and rates above 1 are too high."""
 
-  def train_stack(
-    engine,
-    backbone,
-    optimizer,
-    specs,
-    tasks,
-    settings,
-    folder,
-    description,
-    constants,
-  ):
-    asked.append((specs, tasks))
-    return [
-      stack.RowResult(
-        validation=float('nan') if s.rate > 1 else 50.0,
-        best_step=2,
-        test={'accuracy': 40.0 + s.seed, 'score': 40.0 + s.seed},
-        phi=jax.tree.map(np.asarray, s.phi),
-        stopped=3 if s.rate > 1 else -1,
-        seconds=1.0,
-        padding=0.25,
-        history=[{'step': 2, 'loss': 1.0, 'validation': 50.0}],
-      )
-      for s in specs
-    ]
+  def result(row, settings):
+    return made_up.result(row, settings)._replace(
+      validation=float('nan') if row.rate > 1 else 50.0,
+      test={'accuracy': 40.0 + row.seed, 'score': 40.0 + row.seed},
+      stopped=3 if row.rate > 1 else -1,
+    )
 
-  monkeypatch.setattr(stack, 'train_stack', train_stack)
-  return asked
-
-
-def table(folder):
-  with open(folder / 'results.csv', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
+  return made_up.training(monkeypatch, result)
 
 
 def ids(asked):
-  return [s.id for specs, _ in asked for s in specs]
+  return [x.row.id for x in asked]
 
 
 # -- end to end
@@ -292,28 +266,26 @@ def test_what_only_changes_the_speed_is_not_refused(finished, plan):
 
 def test_rates_go_to_their_methods(tmp_path, plan, fake):
   plan(tmp_path, rates={'prompt': [0.3, 0.1], 'lora': [0.01], 'x': [5]}).run()
-  found = {(s.id.split('-')[1], s.rate) for specs, _ in fake for s in specs}
+  found = {(x.row.id.split('-')[1], x.row.rate) for x in fake}
   assert found == {('prompt', 0.3), ('prompt', 0.1), ('lora', 0.01)}
   assert len(table(tmp_path)) == 12
 
 
 def test_starts_and_tasks_belong_to_the_runs(tmp_path, plan, fake):
   plan(tmp_path).run()
-  starts = []
-  for specs, tasks in fake:
-    assert len({s.task for s in specs}) == len(tasks)
-    for s in specs:
-      assert tasks[s.task].name == s.id.split('-')[0]
-      leaves = jax.tree.leaves(s.phi)
-      starts.append(tuple(float(x.ravel()[0]) for x in leaves))
-  assert len(set(starts)) == 8, 'each run has a start of its own'
+  starts = set()
+  for row, task, *_ in fake:
+    assert task.name == row.id.split('-')[0]
+    leaves = jax.tree.leaves(row.phi)
+    starts.add(tuple(float(x.ravel()[0]) for x in leaves))
+  assert len(fake) == len(starts) == 8, 'each run has a start of its own'
 
 
 def test_a_stack_holds_no_more_than_fits(tmp_path, plan, fake, monkeypatch):
   # a row of the prompt: 32 numbers, three times, and the optimiser's
   monkeypatch.setattr(cells, 'STATE_BYTES', 1500)
   plan(tmp_path, methods=['prompt'], seeds=range(5), tasks=['reviews']).run()
-  sizes = [len(specs) for specs, _ in fake]
+  sizes = np.bincount([x.stack for x in fake])
   assert sum(sizes) == 5 and max(sizes) < 5
   assert len(set(ids(fake))) == 5
 
@@ -359,10 +331,7 @@ def test_few_shot_splits_are_written_used_and_used_again(
   plan(tmp_path, shots=3, methods=['lora'], seeds=[0, 1]).run()
   files = {p.name: p.read_bytes() for p in (tmp_path / 'splits').iterdir()}
   assert len(files) == 4
-  seen = {}
-  for specs, tasks in fake:
-    for s in specs:
-      seen[s.id] = tasks[s.task]
+  seen = {x.row.id: x.task for x in fake}
   for name, arrays in seen.items():
     few = 3 if name.startswith('causes') else 6
     assert len(arrays.splits['train'].labels) == few
@@ -376,11 +345,13 @@ def test_few_shot_splits_are_written_used_and_used_again(
   # the files decide, not the draw
   monkeypatch.setattr(fewshot, 'draw', None)
   plan(tmp_path, shots=3, methods=['lora', 'prompt'], seeds=[0, 1]).run()
-  for specs, tasks in fake[-2:]:
-    for s in specs:
-      again = tasks[s.task].splits['train'].inputs
-      wanted = seen[s.id.replace('prompt', 'lora').replace('0.3', '0.01')]
-      np.testing.assert_array_equal(again, wanted.splits['train'].inputs)
+  prompts = [x for x in fake if '-prompt-' in x.row.id]
+  assert len(prompts) == 4 == len(fake) - len(seen)
+  for row, task, *_ in prompts:
+    wanted = seen[row.id.replace('prompt', 'lora').replace('0.3', '0.01')]
+    np.testing.assert_array_equal(
+      task.splits['train'].inputs, wanted.splits['train'].inputs
+    )
   assert files == {
     p.name: p.read_bytes() for p in (tmp_path / 'splits').iterdir()
   }

@@ -3,14 +3,17 @@
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prompt_subspace import objectives, reparams, trees
 from prompt_subspace.backbone import forward
-from prompt_subspace.deltas.base import Frozen
-from prompt_subspace.training import optimizers
+from prompt_subspace.backbone.weights import Backbone
+from prompt_subspace.deltas.base import Frozen, bound
+from prompt_subspace.reparams import subspace
+from prompt_subspace.training import optimizers, rows, spec, stack
 from prompt_subspace.unified import joint, spaces
 from prompt_subspace.unified.joint import Joint
 from tests import tiny
@@ -56,6 +59,12 @@ def episodes(*tasks):
   }
 
 
+def objective_of(sides, method, how):
+  frozen = Frozen(tiny.frozen(CONFIG), method.constants)
+  loss = stack.task_loss(CONFIG, method, frozen)
+  return joint.objective(sides, how, loss, method.constants)
+
+
 @functools.cache
 def run(how, tasks=(1,), key=0):
   sides = held(how.pipeline == 'whole')
@@ -69,8 +78,7 @@ def run(how, tasks=(1,), key=0):
       n: {**m, 'down': 10 * m['down'], 'mix': 50 * m['mix']}
       for n, m in phi['maps'].items()
     }
-  frozen = Frozen(tiny.frozen(CONFIG), method.constants)
-  objective = joint.objective(CONFIG, sides, how)(frozen)
+  objective = objective_of(sides, method, how)
   loss, metrics = jax.jit(objective)(phi, episodes(*tasks), jax.random.key(key))
   return sides, method, phi, loss, metrics
 
@@ -80,7 +88,7 @@ def task_loss(sides, name, theta):
   side = sides[name]
   phi = side.start.back(side.start.flat + theta)
   batch = tiny.batch()
-  delta = side.start.method.expand(phi, batch)
+  delta = side.start.method.delta(phi, batch, side.start.method.constants)
   logits = forward.logits(CONFIG, tiny.frozen(CONFIG), delta, batch)
   return objectives.cross_entropy(logits, batch['targets'])[0]
 
@@ -181,9 +189,7 @@ def test_only_maps_and_codes_are_trained():
   how = Joint(pipeline='short')
   _, method, phi, _, _ = run(how)
   assert set(phi) == {'maps', 'codes'}
-  sides = held(down=False)
-  frozen = Frozen(tiny.frozen(CONFIG), method.constants)
-  objective = joint.objective(CONFIG, sides, how)(frozen)
+  objective = objective_of(held(down=False), method, how)
   batch, key = episodes(1), jax.random.key(0)
   grads = jax.jit(jax.grad(lambda p: objective(p, batch, key)[0]))(phi)
   assert jax.tree.structure(grads) == jax.tree.structure(phi)
@@ -191,6 +197,89 @@ def test_only_maps_and_codes_are_trained():
     assert np.any(np.asarray(x)), path
   # the code of the task that was not seen stays
   assert np.any(grads['codes'][1]) and not np.any(grads['codes'][0])
+
+
+def nested():
+  """Two types, one of which has constants of its own: it is in a subspace."""
+  found = subspace.subspace(
+    tiny.VARIANTS['lora'], reparams.linear(down=False, scale=0.2), 6
+  )
+  library = {
+    'prefix': tiny.VARIANTS['prefix'],
+    'inside': bound(found, tiny.setting(CONFIG)),
+  }
+  kind = reparams.linear(down=False, scale=0.2)
+  setting = tiny.setting(CONFIG)
+  return spaces.sides(library, dict.fromkeys(library, kind), setting, seed=5)
+
+
+def test_the_ordinary_engine_takes_the_step_of_stage_1():
+  """With all that is frozen as an argument, a type's own constants too."""
+  how, sides = Joint(pipeline='short'), nested()
+  method = joint.shared(sides, Z, 7, TASKS, how)
+  phi = method.init(jax.random.key(1), tiny.setting(CONFIG))
+  phi['codes'] = 30 * phi['codes']
+  backbone = Backbone('tiny', CONFIG, tiny.frozen(CONFIG), None, '')
+  engine = stack.make_engine(
+    backbone,
+    method,
+    optimizers.sgd,
+    spec.Settings(),
+    phi,
+    joint.algorithm(sides, how),
+  )
+  batch, key = episodes(1), jax.random.key(0)
+  frozen = Frozen(backbone.weights, method.constants)
+  rest = (
+    frozen,
+    jax.tree.map(lambda x: x[None], batch),
+    jnp.full(1, 0.5),
+    key[None],
+    3,
+  )
+  state = rows.start([phi], optimizers.sgd)
+  assert most_held(engine.step, state, *rest) <= 1, 'a weight or a constant'
+  state, metrics = engine.step(state, *rest)
+
+  at = jax.random.fold_in(key, 3)
+  objective = objective_of(sides, method, how)
+  (loss, _), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+    phi, batch, at
+  )
+  assert float(metrics['loss'][0]) == pytest.approx(float(loss), rel=1e-6)
+  theta = phi['codes'][1] @ phi['maps']['inside']['up']
+  assert float(metrics['loss inside'][0]) == pytest.approx(
+    float(task_loss(sides, 'inside', theta)), rel=1e-5
+  )
+  wanted = jax.tree.map(lambda p, g: p - 0.5 * g, phi, grads)
+  for path, x in trees.flatten(wanted).items():
+    found = trees.flatten(state.phi)[path][0]
+    assert np.any(x != trees.flatten(phi)[path]), path
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def most_held(function, *args):
+  """The numbers in the largest float array that a compiled program holds."""
+
+  def walk(closed):
+    yield from closed.consts
+    for equation in closed.jaxpr.eqns:
+      for inner in jax.tree.leaves(
+        list(equation.params.values()),
+        is_leaf=lambda x: isinstance(x, jax.extend.core.ClosedJaxpr),
+      ):
+        if isinstance(inner, jax.extend.core.ClosedJaxpr):
+          yield from walk(inner)
+
+  held = map(jnp.asarray, walk(jax.make_jaxpr(function)(*args)))
+  floats = [x.size for x in held if jnp.issubdtype(x.dtype, jnp.floating)]
+  return max(floats, default=0)
+
+
+def test_phi_itself_has_no_delta():
+  _, method, phi, _, _ = run(Joint())
+  with pytest.raises(ValueError, match='type: .*adapter.*found .*maps'):
+    method.delta(phi, tiny.batch(), method.constants)
 
 
 def test_codes_have_a_rate_of_their_own():
@@ -210,6 +299,24 @@ def test_codes_after_stage_1_are_those_of_the_solutions():
   wanted = np.tanh(theta @ np.asarray(maps['down'])) @ maps['mix']
   np.testing.assert_allclose(codes['lora'][1], wanted, rtol=1e-4, atol=1e-6)
   assert not np.allclose(codes['lora'], codes['adapter'])
+
+
+@pytest.mark.parametrize('trainable', [('adapter',), ()])
+def test_maps_that_are_not_trained_are_found_again(trainable):
+  """What is stored of phi has names of arrays alone."""
+  how, sides = Joint(pipeline='short'), held(down=False)
+  sides = {
+    n: s._replace(reparam=reparams.fastfood(n in trainable, block=16))
+    for n, s in sides.items()
+  }
+  method = joint.shared(sides, Z, 7, TASKS, how)
+  phi = method.init(jax.random.key(1), tiny.setting(CONFIG))
+  stored = trees.unflatten(trees.flatten(phi))
+  assert set(stored.get('maps', {})) == set(trainable)
+  wanted = spaces.draw(sides, Z, 7)
+  found = joint.bases_of(method, stored)
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_mistakes():
