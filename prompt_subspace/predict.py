@@ -32,6 +32,7 @@ from prompt_subspace.data.templates import Template
 from prompt_subspace.evaluation import predict
 from prompt_subspace.instance import methods as strategies
 from prompt_subspace.reparams import subspace
+from prompt_subspace.training import mesh as meshes
 from prompt_subspace.vocabulary import EOS
 
 
@@ -209,12 +210,16 @@ def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
     delta = delta_of(frozen, phi, inputs, owner)
     return decode.greedy(config, frozen.weights, delta, inputs, length)
 
+  def placed(x):
+    parts = 1 if backbone.mesh is None else backbone.mesh.shape['data']
+    return meshes.put(backbone.mesh, x, *['data'] * (len(x) % parts == 0))
+
   def results(inputs, owner, choices):
     arguments = (
       deltas.Frozen(backbone.weights, method.constants),
       phi,
-      jnp.asarray(inputs),
-      jnp.asarray(owner),
+      placed(inputs),
+      placed(np.asarray(owner)),
     )
     if not (labels or choices[0]):
       for row in np.asarray(generate(*arguments)):
@@ -277,6 +282,12 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('--delta', action='append', required=True, metavar='DIR')
   parser.add_argument('--backbone', help='default: the one in the card')
   parser.add_argument('--vocabulary', help='where the backbone has none')
+  parser.add_argument(
+    '--mesh',
+    default='1,1,1',
+    metavar='ROW,DATA,MODEL',
+    help='devices for examples and weights, such as 1,2,4; default: one',
+  )
   parser.add_argument('--input', default='-', help='file; - standard input')
   parser.add_argument('--length', type=int, default=32)
   parser.add_argument('--batch_size', type=int, default=32)
@@ -284,9 +295,10 @@ def main(argv: Sequence[str]) -> int:
   known = parser.parse_args(argv)
   try:
     entries = [store.read(folder) for folder in known.delta]
-    backbone = backbones.load(
-      known.backbone or entries[0].card['backbone'], known.vocabulary
-    )
+    with meshes.use(meshes.parse(known.mesh)):
+      backbone = meshes.load(
+        known.backbone or entries[0].card['backbone'], known.vocabulary
+      )
     if known.input == '-':
       requests = read_requests(sys.stdin, entries)
     else:

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import pathlib
+import subprocess
 import sys
 
 import jax
@@ -274,6 +277,35 @@ def test_the_command_reads_lines_and_prints_answers(command, together, bank):
   # several deltas are told apart
   code, lines, _ = command(deltas=('one', 'two'), lines=[f'two\t{TEXTS[0]}'])
   assert lines == [f'two\t{together[1][1]["output"]}']
+
+
+def test_the_command_answers_on_a_mesh(bank, entries, small):
+  words = [sys.executable, '-m', 'prompt_subspace.predict', '--json']
+  words += ['--backbone', str(bank / 'backbone'), '--mesh', '1,2,4']
+  for name in ('one', 'two', 'writer'):
+    words += ['--delta', str(bank / name)]
+  found = subprocess.run(
+    words,
+    input='\n'.join(TEXTS),
+    cwd=pathlib.Path(__file__).parents[1],
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': os.environ.get('XLA_FLAGS', '')
+      + ' --xla_force_host_platform_device_count=8',
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert found.returncode == 0, found.stderr[-2000:]
+  answers = [json.loads(line) for line in found.stdout.splitlines()]
+  chosen = [entries[0], entries[1], entries[3]]
+  wanted = predict.answer(predict.read_requests(TEXTS, chosen), chosen, small)
+  assert len(answers) == len(wanted) == 3 * len(TEXTS)
+  for answer, one in zip(answers, wanted, strict=True):
+    scores, others = answer.pop('scores', {}), one.pop('scores', {})
+    assert answer == one
+    assert scores == pytest.approx(others, abs=1e-4)
 
 
 def test_the_command_refuses_another_backbone(command, bank, small):
