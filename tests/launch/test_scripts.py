@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -213,10 +214,11 @@ def test_scripts_are_sound(script):
   subprocess.run(['bash', '-n', str(path)], check=True)
   if script != '_common.sh':
     assert os.access(path, os.X_OK)
-  if not shutil.which('shellcheck'):
-    return
+  beside = pathlib.Path(sys.executable).with_name('shellcheck')
+  found = shutil.which('shellcheck') or shutil.which(beside)
+  assert found, 'a development dependency: pip install -e .[dev]'
   subprocess.run(
-    ['shellcheck', '--external-sources', '--exclude=SC1091,SC2034', script],
+    [found, '--external-sources', '--exclude=SC1091,SC2034', script],
     cwd=ROOT / 'launch',
     check=True,
   )

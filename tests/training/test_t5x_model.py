@@ -521,3 +521,11 @@ def test_the_ipt_file_trains(folder, tmp_path):
   given = {**common(folder), **TRAINING, 'MODEL_DIR': str(tmp_path)}
   command('train', ['gin/ipt_xxl.gin'], **given, BUDGET=0.05, LENGTH=3)
   assert set(weights.read_t5x(tmp_path / 'checkpoint_2')) == {'encoder'}
+
+
+def test_the_unified_file_trains_a_code(folder, tmp_path):
+  given = {**common(folder), **TRAINING, 'MODEL_DIR': str(tmp_path)}
+  command('train', ['gin/unified_xxl.gin'], **given, SIZE=7)
+  found = weights.read_t5x(tmp_path / 'checkpoint_2')
+  assert set(found) == {'code'} and found['code'].shape == (7,)
+  assert np.abs(found['code']).max() > 0
