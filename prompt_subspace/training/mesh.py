@@ -210,7 +210,7 @@ def put_state(mesh: Mesh, state: PyTree, frozen: Mapping) -> PyTree:
   """Places the state of a stack that one device holds, see
   `state_shardings`."""
   there = state_shardings(mesh, state, frozen)
-  return jax.device_put(jax.tree.map(np.asarray, state), there)
+  return jax.device_put(fetch(state), there)
 
 
 def take_rows(

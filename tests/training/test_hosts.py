@@ -72,36 +72,49 @@ def table(out):
     ]
 
 
-def test_two_processes_end_as_one_does(small, tmp_path):
-  weights.write(tmp_path / 'small', small)
-  ended(started(command(tmp_path / 'small', tmp_path / 'one')))
+@pytest.fixture(scope='module')
+def alone(small, tmp_path_factory):
+  """What one process makes, and the backbone that all take."""
+  folder = tmp_path_factory.mktemp('alone')
+  weights.write(folder / 'small', small)
+  ended(started(command(folder / 'small', folder / 'out')))
+  return folder
+
+
+@pytest.mark.parametrize('mesh', ['2,1,1', '1,1,2'])
+def test_two_processes_end_as_one_does(mesh, alone, tmp_path):
   place = f'localhost:{free_port()}'
   said = ended(
     *[
       started(
         command(
-          tmp_path / 'small', tmp_path / 'two', f'--processes={place},2,{i}'
+          alone / 'small',
+          tmp_path,
+          f'--mesh={mesh}',
+          f'--processes={place},2,{i}',
         )
       )
       for i in range(2)
     ]
   )
+  row, data, model = mesh.split(',')
+  assert f'row {row}, data {data}, model {model}' in said[0]
+  assert 'average' in said[0]
   # the first alone speaks
-  assert 'row 2, data 1, model 1' in said[0] and 'average' in said[0]
   # (the library that connects them has a line of its own)
   assert not [x for x in said[1].splitlines() if 'Gloo' not in x]
-  assert table(tmp_path / 'two') == table(tmp_path / 'one')
-  names = store.names(tmp_path / 'one' / 'bank')
-  assert store.names(tmp_path / 'two' / 'bank') == names and len(names) == 8
+  assert table(tmp_path) == table(alone / 'out')
+  names = store.names(alone / 'out' / 'bank')
+  assert store.names(tmp_path / 'bank') == names and len(names) == 8
   for name in names:
     found, wanted = (
-      trees.flatten(store.read(tmp_path / n / 'bank' / name).phi)
-      for n in ('two', 'one')
+      trees.flatten(store.read(folder / 'bank' / name).phi)
+      for folder in (tmp_path, alone / 'out')
     )
     assert set(found) == set(wanted)
     for path in found:
       np.testing.assert_allclose(found[path], wanted[path], rtol=0, atol=1e-5)
-  left = [p.name for p in (tmp_path / 'two').iterdir() if p.name[0] == '.']
+  left = [p.name for p in tmp_path.iterdir() if p.name[0] == '.']
   assert not left, 'the mark that all processes see the folder is gone'
 
 

@@ -8,7 +8,15 @@ from prompt_subspace import check
 from prompt_subspace.training import t5x_needs
 
 ROOT = pathlib.Path(__file__).parents[2]
-FILES = ('spot_xxl', 'mpt_xxl', 'ipt_xxl', 'unified_xxl', 't5x_eval', 't5x_infer', 'tune')
+FILES = (
+  'spot_xxl',
+  'mpt_xxl',
+  'ipt_xxl',
+  'unified_xxl',
+  't5x_eval',
+  't5x_infer',
+  'tune',
+)
 
 
 def test_gin_files_say_which_program_runs_them(monkeypatch):
