@@ -143,13 +143,12 @@ def text(side: Side) -> dict:
   batch = {'inputs': data['inputs']}
   phi = jax.tree.map(lambda x: jnp.asarray(x)[None], side.phi)
   predictor, frozen = side.engine.predictor, Frozen(side.backbone.weights)
-  picked = jnp.zeros((1,), jnp.int32)
 
   def once():
     if case.work == 'rank':
-      out = predictor.rank(frozen, phi, picked, batch, data['choices'])
+      out = predictor.rank(frozen, phi, batch, data['choices'])
     else:
-      out = predictor.generate(frozen, phi, picked, batch, case.target)
+      out = predictor.generate(frozen, phi, batch, case.target)
     return np.asarray(out[0])
 
   _, first = clock.timed(once)

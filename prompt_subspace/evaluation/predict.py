@@ -28,15 +28,16 @@ class Predictor(NamedTuple):
   """The two compiled functions that evaluate a method.
 
   Attributes:
-    rank: (frozen, phi, rows [w], batch, choices) -> index of the most likely
-      choice, or -1 if the scores are no numbers, [w, B]. `rows` picks rows
-      of the stacked phi.
-    generate: (frozen, phi, rows [w], batch, length) -> tokens [w, B, T].
+    rank: (frozen, stacked phi, batch, choices) -> index of the most likely
+      choice, or -1 if the scores are no numbers, [W, B].
+    generate: (frozen, stacked phi, batch, length) -> tokens [W, B, T].
+    chunk: rows computed at once; None suits the device.
     mesh: of the devices that all lies on.
   """
 
   rank: Callable[..., Array]
   generate: Callable[..., Array]
+  chunk: int | None = None
   mesh: Mesh | None = None
 
 
@@ -57,25 +58,15 @@ def make_predictor(
     mesh: of several devices.
   """
 
-  def each_row(function, phi, rows):
+  def each_row(function, phi):
+    found = stack_rows.map_rows(function, phi, chunk, mesh)
     if mesh is None:
-      # no copy of rows: they are taken one by one
-      return stack_rows.map_rows(
-        lambda i: function(jax.tree.map(lambda x: x[i], phi)), rows, chunk
-      )
-    count = rows.shape[0]
-    # as many as the mesh divides; the last one is run again
-    filled = jnp.arange(meshes.padded(mesh, count))
-    filled = rows[jnp.minimum(filled, count - 1)]
-    taken = jax.tree.map(lambda x: x[filled], phi)
-    found = stack_rows.map_rows(function, taken, chunk, mesh)
+      return found
     # every host sees the answers
-    return jax.lax.with_sharding_constraint(found, meshes.sharding(mesh))[
-      :count
-    ]
+    return jax.lax.with_sharding_constraint(found, meshes.sharding(mesh))
 
   @jax.jit
-  def rank(frozen, phi, rows, batch, choices):
+  def rank(frozen, phi, batch, choices):
     def one(row_phi):
       delta = expand(row_phi, batch, frozen.constants)
       scores = forward.choice_scores(
@@ -85,10 +76,10 @@ def make_predictor(
       broken = jnp.any(jnp.isnan(scores), axis=-1)
       return jnp.where(broken, -1, jnp.argmax(scores, axis=-1))
 
-    return each_row(one, phi, rows)
+    return each_row(one, phi)
 
   @functools.partial(jax.jit, static_argnames='length')
-  def generate(frozen, phi, rows, batch, length):
+  def generate(frozen, phi, batch, length):
     def one(row_phi):
       delta = expand(row_phi, batch, frozen.constants)
       args = (config, frozen.weights, delta, batch['inputs'], length)
@@ -97,9 +88,9 @@ def make_predictor(
         return decode.beam(*args, beams, encoded=encoded)[0]
       return decode.greedy(*args, encoded=encoded)
 
-    return each_row(one, phi, rows)
+    return each_row(one, phi)
 
-  return Predictor(rank, generate, mesh)
+  return Predictor(rank, generate, chunk, mesh)
 
 
 def predict(
@@ -146,8 +137,6 @@ def predict(
   count = min(examples or len(arrays.labels), len(arrays.labels))
   lengths = np.asarray((arrays.inputs[:count] > 0).sum(axis=1))
   edges = batches.choose_edges(lengths, buckets, widths)
-  mesh = predictor.mesh
-  picked = meshes.put(mesh, np.asarray(rows, np.int32))
   longest = length or arrays.targets.shape[1]
   choices = None
   if arrays.choices is not None:
@@ -155,23 +144,47 @@ def predict(
     batch_size = _fitting(choices, batch_size, vocab_size)
   out = np.zeros((len(rows), count, longest), np.int32)
   found = np.zeros((len(rows), count), np.int32)
-  for width, indices in batches.in_order(lengths, batch_size, edges):
-    chosen = meshes.put_batch(mesh, indices, rows=False)
-    batch = stack_rows.gather(data, chosen, width, 1)
-    if choices is None:
-      tokens = predictor.generate(frozen, phi, picked, batch, longest)
-      out[:, indices] = np.asarray(tokens)
-    else:
-      mine = choices if choices.ndim == 2 else choices[indices]
-      mine = meshes.put(mesh, mine)
-      best = predictor.rank(frozen, phi, picked, batch, mine)
-      found[:, indices] = np.asarray(best)
+  mesh = predictor.mesh
+  for part in _parts(predictor, len(rows)):
+    # as many as a mesh divides; the last one is run again
+    filled = np.arange(meshes.padded(mesh, len(part)))
+    filled = np.asarray(rows, np.int32)[part][np.minimum(filled, len(part) - 1)]
+    taken = _take(phi, filled)
+    for width, indices in batches.in_order(lengths, batch_size, edges):
+      chosen = meshes.put_batch(mesh, indices, rows=False)
+      batch = stack_rows.gather(data, chosen, width, 1)
+      where = np.ix_(part, indices)
+      if choices is None:
+        tokens = predictor.generate(frozen, taken, batch, longest)
+        out[where] = np.asarray(tokens)[: len(part)]
+      else:
+        mine = choices if choices.ndim == 2 else choices[indices]
+        best = predictor.rank(frozen, taken, batch, meshes.put(mesh, mine))
+        found[where] = np.asarray(best)[: len(part)]
   if arrays.choices is None:
     return [[vocabulary.decode(t.tolist()) for t in row] for row in out]
   texts = choice_texts(task, split)
   return [
     [texts(n, choice) for n, choice in enumerate(row.tolist())] for row in found
   ]
+
+
+def _parts(predictor: Predictor, count: int) -> list[np.ndarray]:
+  """Which rows are evaluated in one call.
+
+  Where rows are computed one by one, each has calls of its own: they are
+  compiled once, however many rows there are.
+  """
+  size = predictor.chunk or stack_rows.chunk_size(count)
+  if predictor.mesh is not None:
+    size = count
+  return np.split(np.arange(count), range(size, count, size))
+
+
+@jax.jit
+def _take(phi: Any, rows: Int[Array, ' w']) -> Any:
+  """Takes rows of a stack."""
+  return jax.tree.map(lambda x: x[rows], phi)
 
 
 def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:

@@ -112,25 +112,34 @@ def test_beams_are_searched_when_asked_for(small, phi, monkeypatch):
 
 
 class Fake:
-  """A predictor whose answers tell examples apart: even or odd sums."""
+  """A predictor whose answers tell examples apart: even or odd sums.
 
-  def __init__(self):
-    self.shapes = []
+  Its phi says whether they are turned round.
+  """
 
-  def rank(self, frozen, phi, rows, batch, choices):
+  PHI = {'turned': np.arange(2)}
+  mesh = None
+
+  def __init__(self, chunk=None):
+    self.shapes, self.chunk = [], chunk
+
+  def rank(self, frozen, phi, batch, choices):
     self.shapes.append((batch['inputs'].shape, choices.shape))
     answers = np.asarray(batch['inputs']).sum(axis=1) % 2
-    return np.stack([answers ^ int(row) for row in rows])
+    return np.stack([answers ^ int(turned) for turned in phi['turned']])
 
 
 @pytest.mark.parametrize('kind', ['classification', 'multiple_choice'])
 @pytest.mark.parametrize('examples', [None, 17, 100])
+@pytest.mark.parametrize('chunk', [1, 2])
 def test_every_example_is_answered_once_whatever_the_batches(
-  small, kind, examples
+  small, kind, examples, chunk
 ):
-  fake = Fake()
+  fake = Fake(chunk)
   task = sample.task(small.vocabulary, kind, counts={'test': 30})
-  found = run(small, {}, task, (0, 1), fake, examples=examples, batch_size=4)
+  found = run(
+    small, Fake.PHI, task, (0, 1), fake, examples=examples, batch_size=4
+  )
   odd = task.splits['test'].inputs.sum(axis=1)[: examples or 30] % 2
   texts = predict.choice_texts(task, 'test')
   assert found == [
@@ -158,7 +167,7 @@ def test_batches_shrink_where_the_logits_would_not_fit(small, monkeypatch):
   task, fake = sample.task(small.vocabulary), Fake()
   choices = predict.few_shapes(task.splits['test'].choices)
   monkeypatch.setattr(predict, 'LOGITS_BYTES', 3 * choices.size * 4 * 220)
-  run(small, {}, task, (0,), fake, batch_size=8)
+  run(small, Fake.PHI, task, (0,), fake, batch_size=8)
   assert {inputs[0] for inputs, _ in fake.shapes} == {3}
 
 
