@@ -127,6 +127,7 @@ def draw(summary, task, lines: Lines, level, setting) -> figures.Figure:
     log_x=values[0] > 0 and values[-1] >= WIDE * values[0],
   )
   (axes,) = figure.axes
-  axes.set_xticks(values, [f'{v:g}' for v in values])
+  turned = 60 if len(values) > 6 else 0
+  axes.set_xticks(values, [f'{v:g}' for v in values], rotation=turned)
   axes.minorticks_off()
   return figure
