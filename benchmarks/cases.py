@@ -18,7 +18,8 @@ class Case(NamedTuple):
       `meta`: one outer step of second-order MAML on one episode.
     size: of the backbone.
     method: name in `inputs.METHODS`.
-    against: `peft`; `one by one`, our own runs in a row; or None. Of `meta`:
+    against: `peft`; `one by one`, our own runs in a row; a method, our own step
+      of that one; or None. Of `meta`:
       `fomaml` or `plain`, our own first-order or tuning step, or one of
       `TORCH_WAYS` on Hugging Face's T5.
     batch: examples at once; of `meta`, in support and query each.
@@ -27,6 +28,7 @@ class Case(NamedTuple):
     rows: runs.
     steps: timed steps or calls in a process; of `runs`, steps of each run.
     inner_steps: of `meta`.
+    optimizer: name in `optimizers.OPTIMIZERS`; the other libraries use Adam.
     compact: whether ours runs its layers as one scanned layer and computes
       their activations again, which takes time to save memory.
     cached: whether ours takes the encoder's output, computed once per example
@@ -46,6 +48,7 @@ class Case(NamedTuple):
   rows: int = 1
   steps: int = 8
   inner_steps: int = 1
+  optimizer: str = 'adam'
   compact: bool = False
   cached: bool = False
   time_limit: float | None = None
@@ -98,6 +101,22 @@ def _mini_text(work, batch, target):
   name = f'{work}, batch {batch}, mini'
   shape = {'batch': batch, 'length': 48, 'target': target}
   return Case(name, work, 'mini', 'prompt of 20', **shape)
+
+
+def _instance(size, strategy, base='prompt', limit=1.15):
+  """A strategy of instance-wise prompts against the same without instances.
+
+  By the optimiser of gin/ipt.gin, which a large table is slow for, if any is.
+  """
+  make, length = {'mini': (_mini, 20), 'small': (_small, 100)}[size]
+  against = base if base == 'prefix' else f'prompt of {length}'
+  return make(
+    f'ipt {strategy} on {base}',
+    f'ipt {strategy} on {against}',
+    against=against,
+    optimizer='adafactor',
+    time_limit=limit,
+  )
 
 
 def _meta(size, inner_steps, against, compact=False, **more):
@@ -156,6 +175,15 @@ CASES = (
   _mini_text('generate', 32, 16),
   _mini_text('rank', 1, 4),
   _mini_text('rank', 32, 4),
+  *(
+    _instance('mini', strategy, base)
+    for base in ('prompt', 'prefix')
+    for strategy in ('random', 'pretrained', 'mlp', 'cnn')
+  ),
+  _instance('mini', 'lstm', limit=1.5),
+  _instance('mini', 'lstm', 'prefix', limit=1.5),
+  _instance('small', 'random'),
+  _instance('small', 'cnn'),
   *(
     _meta(size, inner_steps, against)
     for size in ('mini', 'small')

@@ -5,6 +5,7 @@ Hugging Face folder, which ours reads too. A starting point is written twice,
 under our names and under PEFT's, so that the other side need not import JAX.
 """
 
+import functools
 import pathlib
 from collections.abc import Mapping
 
@@ -17,6 +18,7 @@ from prompt_subspace import deltas, trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import huggingface, weights
 from prompt_subspace.data import batches
+from prompt_subspace.instance import encoders, methods
 from prompt_subspace.training import rows
 
 METHODS = {
@@ -28,6 +30,19 @@ METHODS = {
   'full': deltas.full(),
   'prefix': deltas.prefix(length=20),
   'adapter': deltas.adapter(rank=12),
+}
+METHODS |= {
+  f'ipt {strategy} on {against}': make(length=length, base=base)
+  for against, base, length in (
+    ('prompt of 20', 'prompt', 20),
+    ('prompt of 100', 'prompt', 100),
+    ('prefix', 'prefix', 20),
+  )
+  for strategy, make in {
+    'random': methods.random,
+    'pretrained': methods.pretrained,
+    **{k: functools.partial(methods.encoder, k) for k in encoders.ENCODERS},
+  }.items()
 }
 EXAMPLES = 512
 
@@ -61,31 +76,31 @@ def write(folder: pathlib.Path, case: Case) -> None:
     huggingface.write(
       place, weights.random(config(case.size)).weights, config(case.size)
     )
-  start = place / f'{case.method}.safetensors'
-  if not start.exists():
-    phi = starting_point(case)
-    safetensors_numpy.save_file(trees.flatten(phi), start)
-    safetensors_numpy.save_file(
-      for_peft(case.method, phi), place / f'{case.method}.peft.safetensors'
-    )
+  for name in {case.method, case.against} & METHODS.keys():
+    start = place / f'{name}.safetensors'
+    if not start.exists():
+      phi = starting_point(case.size, name)
+      safetensors_numpy.save_file(trees.flatten(phi), start)
+      safetensors_numpy.save_file(
+        for_peft(name, phi), place / f'{name}.peft.safetensors'
+      )
   np.savez(folder / f'{case.slug}.npz', **data(case))
 
 
-def starting_point(case: Case) -> dict:
+def starting_point(size: str, name: str) -> dict:
   """Draws a phi with nothing in it zero, as an untrained LoRA would have."""
-  shape = config(case.size)
-  setting = deltas.Setting(shape, weights.expected(shape))
-  phi = METHODS[case.method].init(jax.random.key(1), setting)
+  setting = weights.setting(weights.random(config(size)))
+  phi = deltas.bound(METHODS[name], setting).init(jax.random.key(1), setting)
   random = np.random.default_rng(2)
 
   def draw(x):
     x = np.asarray(x)
-    if case.method == 'full' or np.any(x):
+    if name == 'full' or np.any(x):
       return x
     return 0.02 * random.standard_normal(x.shape).astype(np.float32)
 
   phi = jax.tree.map(draw, phi)
-  if case.method == 'decoder prefix':
+  if name == 'decoder prefix':
     # PEFT hands layer i the pair 2 i modulo the layers, so two layers share
     # one; ours starts with equal ones there to compute the same loss
     pairs = phi['decoder']['pairs']

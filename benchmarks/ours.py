@@ -1,6 +1,6 @@
 """One measurement of this library, in a process of its own.
 
-python -m benchmarks.ours FOLDER CASE [one by one]
+python -m benchmarks.ours FOLDER CASE [one by one | another method]
 """
 
 import json
@@ -15,7 +15,7 @@ from safetensors import numpy as safetensors_numpy
 
 from benchmarks import clock, inputs
 from benchmarks.cases import Case
-from prompt_subspace import trees
+from prompt_subspace import deltas, trees
 from prompt_subspace.backbone import forward, weights
 from prompt_subspace.deltas import Frozen
 from prompt_subspace.training import algorithm, optimizers, rows, stack
@@ -40,10 +40,15 @@ class Side:
     self.backbone = weights.load(place, **_changes(config, case.compact))
     start = safetensors_numpy.load_file(place / f'{case.method}.safetensors')
     self.phi = jax.tree.map(jnp.asarray, trees.unflatten(start))
+    method = deltas.bound(
+      inputs.METHODS[case.method], weights.setting(self.backbone)
+    )
+    self.frozen = Frozen(self.backbone.weights, method.constants)
+    self.optimizer = optimizers.OPTIMIZERS[case.optimizer]
     self.engine = stack.make_engine(
       self.backbone,
-      inputs.METHODS[case.method],
-      optimizers.adam,
+      method,
+      self.optimizer,
       stack.Settings(),
       self.phi,
       trained_by,
@@ -53,13 +58,13 @@ class Side:
     ]
 
   def start(self, count: int) -> rows.State:
-    return rows.start([self.phi] * count, optimizers.adam)
+    return rows.start([self.phi] * count, self.optimizer)
 
   def advance(self, state, batch, members, number):
     """One step of the rows `members`."""
     return self.engine.step(
       state,
-      Frozen(self.backbone.weights),
+      self.frozen,
       batch,
       jnp.full((len(members),), RATE),
       jnp.stack([self.random[i] for i in members]),
@@ -142,7 +147,7 @@ def text(side: Side) -> dict:
   case, data = side.case, side.data
   batch = {'inputs': data['inputs']}
   phi = jax.tree.map(lambda x: jnp.asarray(x)[None], side.phi)
-  predictor, frozen = side.engine.predictor, Frozen(side.backbone.weights)
+  predictor, frozen = side.engine.predictor, side.frozen
 
   def once():
     if case.work == 'rank':
@@ -174,5 +179,7 @@ def measure(folder: pathlib.Path, case: Case, together: bool) -> dict:
 
 if __name__ == '__main__':
   place, fields = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
-  one_by_one = sys.argv[3:] == ['one by one']
-  print(json.dumps(measure(place, Case(**fields), not one_by_one)))
+  work, other = Case(**fields), (sys.argv[3:] or [None])[0]
+  if other in inputs.METHODS:
+    work = work._replace(method=other)
+  print(json.dumps(measure(place, work, other != 'one by one')))

@@ -40,7 +40,7 @@ def commands(folder: pathlib.Path, case: Case) -> dict[str, list[str]]:
   modules = ('meta', 'meta_peer') if case.work == 'meta' else ('ours', 'peer')
   ours, other = ([*python, f'benchmarks.{m}', *fields] for m in modules)
   sides = {'ours': ours}
-  if case.against in ('one by one', 'fomaml', 'plain'):
+  if case.against in ('one by one', 'fomaml', 'plain', *inputs.METHODS):
     sides['other'] = [*ours, case.against]
   elif case.against and all(
     map(importlib.util.find_spec, NEEDED[case.against])
@@ -80,8 +80,8 @@ def summarise(case: Case, found: dict) -> dict:
   if 'other' in found:
     for name in ('seconds', 'peak_mib'):
       out[f'{name}_ratio'] = out['ours'][name] / out['other'][name]
-    # plain tuning has another loss than what learns to learn
-    if case.against != 'plain':
+    # plain tuning has another loss than what learns to learn, as have methods
+    if case.against not in ('plain', *inputs.METHODS):
       out['same'] = same(found['ours'][0], found['other'][0])
   return out
 

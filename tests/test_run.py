@@ -355,6 +355,79 @@ def test_studies_of_its_settings_are_jobs(meta, name, words, tmp_path, capsys):
   assert 'maml' in plan and 'questions' in plan
 
 
+@pytest.fixture(scope='module')
+def instance(sweep):
+  """Arguments for very small studies of instance-wise prompts."""
+  return [
+    *(w for w in sweep[1] if w.split('=')[0] not in DIFFERENT),
+    '--gin.TABLE=None',
+    '--gin.SHARE=0.5',
+    # 0.5 % of a small backbone does not make an encoder
+    '--gin.methods.encoder.budget=0.2',
+  ]
+
+
+DIFFERENT = (
+  '--gin_file',
+  '--gin.RATES',
+  '--gin.METHODS',
+  '--gin.STEPS',
+  '--gin.tune.tune.max_input',
+)
+
+
+def test_few_shots_with_cross_validation_from_file_to_table(
+  instance, tmp_path, capsys
+):
+  argv = [
+    '--gin_file=gin/ipt_fewshot.gin',
+    *instance,
+    f'--gin.OUT="{tmp_path / "out"}"',
+    '--gin.METHODS=["mlp"]',
+    '--gin.STEPS=[2, 4]',
+    '--gin.SHOTS=4',
+    '--gin.FOLDS=2',
+    '--gin.LENGTH=3',
+    '--gin.spec.Settings.evaluate_every=2',
+    '--gin.crossed.cross_validate.max_input=16',
+  ]
+  assert run.main(argv) == 0, capsys.readouterr().err
+  assert 'chosen' in capsys.readouterr().out
+  with open(tmp_path / 'out' / 'results.csv', encoding='utf-8') as file:
+    assert [r['method'] for r in csv.DictReader(file)] == ['mlp']
+
+
+def test_a_sweep_of_lengths_from_file_to_picture(instance, tmp_path, capsys):
+  argv = [
+    '--gin_file=gin/ipt_lengths.gin',
+    *instance,
+    f'--gin.OUT="{tmp_path / "out"}"',
+    '--gin.METHODS=["prompt 5", "prompt 10"]',
+    '--gin.STEPS=2',
+    '--gin.tune.tune.max_input=16',
+  ]
+  assert run.main(argv) == 0, capsys.readouterr().err
+  assert 'reviews by length' in capsys.readouterr().out
+  assert (tmp_path / 'out' / 'pictures' / 'reviews.png').exists()
+
+
+@pytest.mark.parametrize(
+  'name, setting, unit', [('lengths', 'length', 1), ('shares', 'share', 0.01)]
+)
+def test_the_methods_of_a_sweep_are_what_their_names_say(name, setting, unit):
+  """One line each, in the library and below: nothing else would find a slip."""
+  text = (ROOT / 'gin' / f'ipt_{name}.gin').read_text(encoding='utf-8')
+  library = dict(re.findall(r'"(.+ [\d.]+)": @(\w+/[\w.]+)\(', text))
+  assert len(library) >= 21
+  for method, made in library.items():
+    kind, _, value = method.rpartition(' ')
+    block = rf'^{re.escape(made)}(?::\n(?:  .*\n)*?  |\.){setting} = (\S+)'
+    (bound,) = re.findall(block, text, re.M)
+    assert float(bound) == pytest.approx(float(value) * unit), method
+    if kind in ('cnn', 'mlp', 'lstm'):
+      assert f'{made}:\n  kind = "{kind}"\n' in text
+
+
 def test_a_unified_subspace_from_file_to_page(sweep, tmp_path, capsys):
   argv = [
     '--gin_file=gin/unified.gin',

@@ -98,6 +98,54 @@ def apply(task: TaskArrays, split: FewShot) -> TaskArrays:
   return assemble(request, splits, {'rows': task.record['rows']})
 
 
+def folds(task: TaskArrays, count: int) -> list[TaskArrays]:
+  """The task for cross-validation: each fold once held out of the rest.
+
+  The training split is cut into folds of about as many examples of each class
+  (of the whole, where there are no classes); a fold is the validation split of
+  one of the tasks, the others are its training split. The validation and test
+  splits of the task itself are in none of them.
+
+  Args:
+    task: usually few-shot, see `apply`.
+    count: of folds, F. They depend on the task's name and rows alone.
+
+  Raises:
+    ValueError: fewer than two folds, or a class with fewer examples than folds.
+  """
+  if count < 2:
+    raise ValueError(f'folds: expected 2 or more, found {count}.')
+  train = task.splits['train']
+  groups = {'all': np.ones(len(train.labels), bool)}
+  if task.kind == 'classification':
+    groups = {x: train.labels == i for i, x in enumerate(task.label_texts)}
+  owner, dealt = np.zeros(len(train.labels), int), 0
+  for name, members in groups.items():
+    rows = np.flatnonzero(members)
+    if len(rows) < count:
+      raise ValueError(
+        f'folds: task {task.name!r} has {len(rows)} training examples of '
+        f'{name!r}, expected at least one for each of {count} folds; use fewer '
+        'folds or more shots.'
+      )
+    rows = rows[order(len(rows), 'folds', task.name, name)]
+    # each class goes on where the one before ended, or the first folds would
+    # be the largest
+    owner[rows] = (dealt + np.arange(len(rows))) % count
+    dealt += len(rows)
+  return [
+    assemble(
+      task.record['request'] | {'fold': [i, count]},
+      {
+        'train': subset(train, np.flatnonzero(owner != i)),
+        'validation': subset(train, np.flatnonzero(owner == i)),
+      },
+      {'rows': task.record['rows']},
+    )
+    for i in range(count)
+  ]
+
+
 def subset(arrays: Arrays, indices: Int[np.ndarray, ' K']) -> Arrays:
   """The rows of a split at these indices, in this order."""
   choices = arrays.choices

@@ -8,6 +8,7 @@ tokens are pooled to k segments of equal length.
 Source: Jiang et al. 2022 (IPT), section 3.3.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -43,6 +44,30 @@ def _highest(x, chosen):
   return kept.max(axis=2)
 
 
+def _beside(x: Float[Array, 'B L D']) -> list[Float[Array, 'B L D']]:
+  """What stands before, at and after each position; zeros beyond the ends."""
+  wide = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+  return [wide[:, i : i + x.shape[1]] for i in range(3)]
+
+
+class Conv(nn.Module):
+  """A convolution over three tokens, as one matrix product.
+
+  Parameters and numbers are those of `nn.Conv(width, (3,))`, whose gradient a
+  CPU takes several times as long for inside a loop, as rows are advanced.
+  """
+
+  width: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L width']:
+    shape = (3, x.shape[-1], self.width)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    near = jnp.concatenate(_beside(x), axis=-1)
+    return near @ kernel.reshape(-1, self.width) + bias
+
+
 class TextCNN(nn.Module):
   """Three convolutions over three tokens, each with a pooling over three."""
 
@@ -54,10 +79,11 @@ class TextCNN(nn.Module):
     """Returns k vectors [B, k, D]."""
     out, mask = x.shape[-1], jnp.arange(x.shape[1]) < used[:, None]
     for _ in range(3):
-      x = nn.relu(nn.Conv(self.width, (3,))(x * mask[..., None]))
+      x = nn.relu(Conv(self.width)(x * mask[..., None]))
       # behind the last token nothing may be higher than what is before it
       x = jnp.where(mask[..., None], x, 0.0)
-      x = nn.max_pool(x, (3,), strides=(1,), padding='SAME')
+      # nothing is below the zeros beyond the ends
+      x = functools.reduce(jnp.maximum, _beside(x))
     chosen = segments(used, x.shape[1], self.k)
     return nn.Dense(out)(_highest(x, chosen))
 

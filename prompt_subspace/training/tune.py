@@ -113,7 +113,8 @@ def tune(
   )
 
 
-def _rates_of(rates, method: str) -> Sequence[float]:
+def rates_of(rates, method: str) -> Sequence[float]:
+  """Returns the rates of a method, of one list for all or of its own."""
   if not isinstance(rates, Mapping):
     return rates
   if method not in rates:
@@ -130,7 +131,7 @@ def _runs(tasks, library, seeds, rates) -> list[Run]:
     for method in library
     for task in tasks
     for seed in seeds
-    for rate in _rates_of(rates, method)
+    for rate in rates_of(rates, method)
   ]
   if not runs:
     raise ValueError(

@@ -50,6 +50,43 @@ def test_k_per_set_without_classes(kind):
   assert len(split.train) == 5
 
 
+def test_each_example_is_held_out_in_one_fold():
+  task = make_task([30, 9, 8])
+  parts = fewshot.folds(task, 4)
+  numbers = [p.splits['validation'].inputs[:, 0] - 3 for p in parts]
+  assert sorted(np.concatenate(numbers)) == list(range(47))
+  assert [len(n) for n in numbers] == [12, 12, 12, 11]
+  for part, held in zip(parts, numbers, strict=True):
+    rest = part.splits['train'].inputs[:, 0] - 3
+    assert sorted([*rest, *held]) == list(range(47))
+    counts = np.bincount(part.splits['validation'].labels, minlength=3)
+    # as many of a class as of the others' folds, within one
+    assert (np.abs(counts - np.array([30, 9, 8]) / 4) < 1).all()
+    assert set(part.splits) == {'train', 'validation'}, 'no test to look at'
+  assert len({p.record['checksum'] for p in parts}) == 4
+  again = fewshot.folds(make_task([30, 9, 8]), 4)
+  assert [p.record for p in again] == [p.record for p in parts]
+
+
+def test_folds_without_classes_and_of_a_few_shots():
+  whole = make_task([5, 5], kind='generation')
+  assert [
+    len(p.splits['validation'].labels) for p in fewshot.folds(whole, 4)
+  ] == [3, 3, 2, 2]
+  task = make_task([20, 20])
+  few = fewshot.apply(task, fewshot.draw(task, 4, 0))
+  for part in fewshot.folds(few, 4):
+    assert np.bincount(part.splits['validation'].labels).tolist() == [1, 1]
+    assert np.bincount(part.splits['train'].labels).tolist() == [3, 3]
+    assert part.record['request']['fewshot']['k'] == 4
+
+
+@pytest.mark.parametrize('count, said', [(1, '2 or more'), (9, "'class 2'")])
+def test_folds_that_cannot_be(count, said):
+  with pytest.raises(ValueError, match=f'folds: .*{said}'):
+    fewshot.folds(make_task([30, 9, 8]), count)
+
+
 def test_the_draw_depends_on_task_and_seed_alone():
   task = make_task([50, 50])
   first = fewshot.draw(task, 4, 0)

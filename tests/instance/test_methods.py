@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone import config as configs
@@ -225,6 +226,36 @@ def test_words_may_stand_before_the_prompt():
   table = setting.embedding
   for row in prompt:
     np.testing.assert_array_equal(row[:2], table[jnp.asarray([4, 8])])
+
+
+def test_a_convolution_and_its_pooling_are_those_of_flax():
+  class Reference(nn.Module):
+    @nn.compact
+    def __call__(self, x, used):
+      mask = jnp.arange(x.shape[1]) < used[:, None]
+      for i in range(3):
+        conv = nn.Conv(5, (3,), name=f'Conv_{i}')
+        x = nn.relu(conv(x * mask[..., None])) * mask[..., None]
+        x = nn.max_pool(x, (3,), strides=(1,), padding='SAME')
+      chosen = encoders.segments(used, x.shape[1], K)
+      return nn.Dense(4, name='Dense_0')(encoders._highest(x, chosen))
+
+  x, used = jax.random.normal(jax.random.key(0), (2, 9, 4)), jnp.array([9, 4])
+  ours, reference = encoders.TextCNN(5, K), Reference()
+  start = reference.init(jax.random.key(1), x, used)
+  jax.tree.map(
+    np.testing.assert_array_equal, ours.init(jax.random.key(1), x, used), start
+  )
+  phi = tiny.noise(start, 0, 0.5)
+
+  def run(module):
+    return jax.value_and_grad(lambda p: (module.apply(p, x, used) ** 2).sum())
+
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+    run(ours)(phi),
+    run(reference)(phi),
+  )
 
 
 @pytest.mark.parametrize(
