@@ -166,7 +166,9 @@ def test_t5x_and_the_local_engine_give_the_same_losses(
       number,
     )
     expected.append(float(metrics['loss'][0]))
-  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+  # losses are about 10, where float32 resolves 1e-6, and differences grow with
+  # the steps
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
   assert np.ptp(expected) > 1e-3
 
 
