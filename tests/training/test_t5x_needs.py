@@ -26,6 +26,7 @@ def test_gin_files_say_which_program_runs_them(monkeypatch):
     'spot_xxl': 't5x.train',
     'mpt_xxl': 't5x.train',
     'ipt_xxl': 't5x.train',
+    'unified_xxl': 't5x.train',
     't5x_eval': 't5x.eval',
     't5x_infer': 't5x.infer',
     'tune': None,
