@@ -88,6 +88,31 @@ def training(
   return asked
 
 
+def line(
+  method: str,
+  seed: int,
+  rate: float,
+  validation: float,
+  test: float,
+  task: str = 'reviews',
+) -> dict[str, Any]:
+  """A line of results.csv."""
+  return {
+    'task': task,
+    'method': method,
+    'seed': seed,
+    'rate': rate,
+    'steps': 10,
+    'best_step': 5,
+    'validation': validation,
+    'test': test,
+    'majority': 52.5,
+    'seconds': 1.0,
+    'trained_parameters': 7,
+    'padding': 0.1,
+  }
+
+
 def table(folder, name: str = 'results.csv') -> list[dict[str, str]]:
   """The lines of a table of a study."""
   with open(folder / name, encoding='utf-8') as file:

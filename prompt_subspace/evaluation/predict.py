@@ -60,10 +60,7 @@ def make_predictor(
 
   def each_row(function, phi):
     found = stack_rows.map_rows(function, phi, chunk, mesh)
-    if mesh is None:
-      return found
-    # every host sees the answers
-    return jax.lax.with_sharding_constraint(found, meshes.sharding(mesh))
+    return meshes.everywhere(mesh, found)
 
   @jax.jit
   def rank(frozen, phi, batch, choices):

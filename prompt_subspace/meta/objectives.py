@@ -150,7 +150,6 @@ def _over_episodes(one: Callable) -> Objective:
     loss, metrics = rows.map_rows(
       lambda episode: one(phi, *episode),
       (batch, jax.random.split(key, count)),
-      rows.chunk_size(count),
     )
     means = {name: jnp.mean(x) for name, x in metrics.items()}
     weight = jnp.asarray(count, jnp.float32)

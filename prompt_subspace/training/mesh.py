@@ -206,20 +206,25 @@ def put_keys(mesh: Mesh | None, keys: jax.Array) -> jax.Array:
   return jax.jit(jax.random.wrap_key_data)(data)
 
 
-def put_state(mesh: Mesh, state: PyTree, frozen: Mapping) -> PyTree:
+def put_state(mesh: Mesh | None, state: PyTree, frozen: Mapping) -> PyTree:
   """Places the state of a stack that one device holds, see
   `state_shardings`."""
+  if mesh is None:
+    return state
   there = state_shardings(mesh, state, frozen)
   return jax.device_put(fetch(state), there)
 
 
 def take_rows(
-  mesh: Mesh, state: PyTree, rows: np.ndarray, frozen: Mapping
+  mesh: Mesh | None, state: PyTree, rows: np.ndarray, frozen: Mapping
 ) -> PyTree:
   """Returns some rows of a stack, or some twice.
 
   Where the mesh does not divide their number, each part of `row` has them all.
+  Without a mesh no row is there twice, and the stack is as it is.
   """
+  if mesh is None:
+    return state
   there = state_shardings(mesh, state, frozen)
   if len(rows) % mesh.shape['row']:
     whole = lambda x: sharding(mesh, None, *x.spec[1:])  # noqa: E731
@@ -228,6 +233,13 @@ def take_rows(
     lambda s: jax.tree.map(lambda x: x[rows], s), out_shardings=there
   )
   return pick(state)
+
+
+def everywhere(mesh: Mesh | None, tree: PyTree) -> PyTree:
+  """Inside a compiled function: what every host shall see."""
+  if mesh is None:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, sharding(mesh))
 
 
 def fetch(tree: PyTree) -> PyTree:

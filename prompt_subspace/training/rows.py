@@ -294,9 +294,7 @@ def make_probe(
       return probe_of(frozen)(phi, batch, jax.random.fold_in(key, number))
 
     found = map_rows(look, (phi, batch, keys), chunk, mesh)
-    if mesh is None:
-      return found
-    return jax.lax.with_sharding_constraint(found, meshes.sharding(mesh))
+    return meshes.everywhere(mesh, found)
 
   return probe
 

@@ -206,16 +206,13 @@ def train_stack(
   )
   if constants is None:
     constants = engine.method.constants
-  if mesh is not None:
-    constants = meshes.put(mesh, constants)
-  frozen = Frozen(backbone.weights, constants)
+  frozen = Frozen(backbone.weights, meshes.put(mesh, constants))
   numbers = _numbers(mesh, filled)
   stack = Stack(
     engine, backbone, frozen, specs, tasks, settings, data, *numbers
   )
   state = stack_rows.start([s.phi for s in filled], optimizer)
-  if mesh is not None:
-    state = meshes.put_state(mesh, state, backbone.weights)
+  state = meshes.put_state(mesh, state, backbone.weights)
   at, before, embeddings = 0, 0.0, None
   with contextlib.ExitStack() as exits:
     checkpoints = None
@@ -280,13 +277,9 @@ def _snapshot(
   stack: Stack, state: stack_rows.State, at: int, seconds: float
 ) -> dict:
   """What a checkpoint holds: no row twice, whatever the mesh."""
-  mesh, count = stack.backbone.mesh, len(stack.specs)
-  if mesh is not None:
-    state = meshes.take_rows(
-      mesh, state, np.arange(count), stack.frozen.weights
-    )
+  mesh, rows = stack.backbone.mesh, np.arange(len(stack.specs))
   return {
-    'state': state,
+    'state': meshes.take_rows(mesh, state, rows, stack.frozen.weights),
     'step': np.asarray(at),
     'seconds': np.asarray(seconds, np.float64),
   }
@@ -294,11 +287,8 @@ def _snapshot(
 
 def _state(stack: Stack, kept: stack_rows.State) -> stack_rows.State:
   """The state of a checkpoint, with as many rows as the mesh needs."""
-  mesh, count = stack.backbone.mesh, len(stack.specs)
-  if mesh is None:
-    return kept
-  rows = np.minimum(np.arange(len(stack.rates)), count - 1)
-  return meshes.take_rows(mesh, kept, rows, stack.frozen.weights)
+  rows = np.minimum(np.arange(len(stack.rates)), len(stack.specs) - 1)
+  return meshes.take_rows(stack.backbone.mesh, kept, rows, stack.frozen.weights)
 
 
 def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):

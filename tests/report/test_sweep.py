@@ -2,35 +2,19 @@
 
 from prompt_subspace.report import sweep
 from prompt_subspace.training import results
-
-
-def row(method, seed, rate, validation, test):
-  return {
-    'task': 'reviews',
-    'method': method,
-    'seed': seed,
-    'rate': rate,
-    'steps': 10,
-    'best_step': 5,
-    'validation': validation,
-    'test': test,
-    'majority': 52.5,
-    'seconds': 1.0,
-    'trained_parameters': 7,
-    'padding': 0.1,
-  }
+from tests import made_up
 
 
 def test_a_table_of_means_at_the_best_rates(tmp_path):
   runs = [
-    row('prompt', 0, 0.3, 80.0, 71.0),
-    row('prompt', 1, 0.3, 70.0, 75.0),
+    made_up.line('prompt', 0, 0.3, 80.0, 71.0),
+    made_up.line('prompt', 1, 0.3, 70.0, 75.0),
     # better on the test split, but that is not what is asked
-    row('prompt', 0, 0.1, 60.0, 99.0),
-    row('prompt', 1, 0.1, 60.0, 99.0),
+    made_up.line('prompt', 0, 0.1, 60.0, 99.0),
+    made_up.line('prompt', 1, 0.1, 60.0, 99.0),
     # a row that stopped
-    row('full', 0, 0.3, float('nan'), 50.0),
-    row('full', 0, 0.1, 75.0, 88.0),
+    made_up.line('full', 0, 0.3, float('nan'), 50.0),
+    made_up.line('full', 0, 0.1, 75.0, 88.0),
   ]
   results.write_csv(tmp_path / 'results.csv', runs)
   text = sweep.report(str(tmp_path))

@@ -6,23 +6,11 @@ import pytest
 
 from prompt_subspace.report import varied
 from prompt_subspace.training import results
+from tests.made_up import line
 
 
 def row(method, seed, test, rate=0.1, task='reviews', validation=70.0):
-  return {
-    'task': task,
-    'method': method,
-    'seed': seed,
-    'rate': rate,
-    'steps': 10,
-    'best_step': 5,
-    'validation': validation,
-    'test': test,
-    'majority': 52.5,
-    'seconds': 1.0,
-    'trained_parameters': 7,
-    'padding': 0.1,
-  }
+  return line(method, seed, rate, validation, test, task)
 
 
 METHODS = {

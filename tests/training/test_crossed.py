@@ -11,6 +11,7 @@ from prompt_subspace import deltas
 from prompt_subspace.bank import store
 from prompt_subspace.report import crossed as report
 from prompt_subspace.training import crossed, results, spec, stack
+from tests import made_up
 
 LIBRARY = {
   'short': deltas.prompt(length=2, start='uniform'),
@@ -49,34 +50,27 @@ def plan(small, tmp_path_factory):
   )
 
 
+def result(row, settings):
+  """What comes of a row: on folds `score`, and no test."""
+  return stack.RowResult(
+    validation=50.0,
+    best_step=2,
+    test={'score': 40.0 + row.seed if 'fold' not in row.id else math.nan},
+    phi=jax.tree.map(np.asarray, row.phi),
+    stopped=3 if row.rate > 1 else -1,
+    seconds=1.0,
+    padding=0.0,
+    history=[
+      {'step': n, 'loss': 1.0, 'validation': score(row.id, n)}
+      for n in range(2, settings.steps + 1, 2)
+    ],
+  )
+
+
 @pytest.fixture
 def fake(monkeypatch):
-  """Runs nothing: a fold's scores are made up of its row, see `score`."""
-  asked = []
-
-  def train_stack(
-    engine, backbone, optimizer, specs, tasks, settings, *_, **__
-  ):
-    asked.append((specs, tasks, settings))
-    return [
-      stack.RowResult(
-        validation=50.0,
-        best_step=2,
-        test={'score': 40.0 + s.seed if 'fold' not in s.id else math.nan},
-        phi=jax.tree.map(np.asarray, s.phi),
-        stopped=3 if s.rate > 1 else -1,
-        seconds=1.0,
-        padding=0.0,
-        history=[
-          {'step': n, 'loss': 1.0, 'validation': score(s.id, n)}
-          for n in range(2, settings.steps + 1, 2)
-        ],
-      )
-      for s in specs
-    ]
-
-  monkeypatch.setattr(stack, 'train_stack', train_stack)
-  return asked
+  """Runs nothing: results are made up of the rows."""
+  return made_up.training(monkeypatch, result)
 
 
 def score(name, step):
@@ -93,7 +87,7 @@ def lines(folder):
 
 
 def ids(asked):
-  return [s.id for specs, _, _ in asked for s in specs]
+  return [x.row.id for x in asked]
 
 
 def test_a_study_end_to_end(plan, tmp_path, small):
@@ -134,16 +128,15 @@ def test_the_best_mean_over_folds_is_trained_on_all_and_tested(
     f'reviews-prompt-long-s{seed}-r0.1-n4' for seed in (0, 1)
   ]
   held = {}
-  for specs, tasks, settings in fake:
-    for s in specs:
-      splits = tasks[s.task].splits
-      counts = {n: len(x.labels) for n, x in splits.items()}
-      if 'fold' in s.id:
-        assert counts == {'train': 4, 'validation': 4}, 'no test to choose by'
-        held.setdefault((s.seed, s.id[-1]), []).append(splits['validation'])
-      else:
-        assert counts == {'train': 8, 'validation': 8, 'test': 70}
-        assert settings.steps == 4
+  for asked in fake:
+    row, splits = asked.row, asked.task.splits
+    counts = {n: len(x.labels) for n, x in splits.items()}
+    if 'fold' in row.id:
+      assert counts == {'train': 4, 'validation': 4}, 'no test to choose by'
+      held.setdefault((row.seed, row.id[-1]), []).append(splits['validation'])
+    else:
+      assert counts == {'train': 8, 'validation': 8, 'test': 70}
+      assert asked.settings.steps == 4
   for same in held.values():
     assert len(same) == 4, 'all settings are scored on the same examples'
     for other in same:
