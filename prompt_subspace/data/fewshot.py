@@ -1,4 +1,4 @@
-"""Few-shot splits: k examples per class, or k in all, kept as index files.
+"""Few-shot splits: some examples per class, or in all, kept as index files.
 
 The split is drawn from the training split, train and validation disjoint, as
 in Gao et al. 2021 (LM-BFF, section 3). Its file holds row numbers and the
@@ -23,7 +23,8 @@ class FewShot(NamedTuple):
 
   Attributes:
     task: its name.
-    k: examples per class (classification) or per set (otherwise).
+    k: examples per class (classification) or per set (otherwise) to train on.
+    held: likewise, to validate on.
     seed: of the draw.
     rows: checksum of the training split's texts, `record['rows']['train']`.
     train: sorted row numbers.
@@ -32,28 +33,37 @@ class FewShot(NamedTuple):
 
   task: str
   k: int
+  held: int
   seed: int
   rows: str
   train: tuple[int, ...]
   validation: tuple[int, ...]
 
 
-def draw(task: TaskArrays, k: int, seed: int) -> FewShot:
-  """Draws k training and k validation examples, of each class if any.
+def draw(
+  task: TaskArrays, k: int, seed: int, held: int | None = None
+) -> FewShot:
+  """Draws training and validation examples, as many of each class if any.
 
   The draw depends on the task's name, the seed and the rows alone, not on the
   machine or the vocabulary.
 
   Args:
     task: prepared arrays with a training split.
-    k: per class for classification, in all otherwise.
+    k: to train on, per class for classification, in all otherwise.
     seed: 0, 1, ...
+    held: to validate on, likewise; None: as many. The training examples are
+      the same whatever it is.
 
   Raises:
-    ValueError: fewer than 2 k examples of a class (or in all).
+    ValueError: fewer than k + held examples of a class (or in all).
   """
-  if k < 1:
-    raise ValueError(f'k: expected 1 or more examples, found {k}.')
+  held = k if held is None else held
+  if min(k, held) < 1:
+    raise ValueError(
+      'few-shot: expected 1 or more examples to train and to validate on, '
+      f'found {k} and {held}.'
+    )
   labels = task.splits['train'].labels
   if task.kind == 'classification':
     groups = {text: labels == i for i, text in enumerate(task.label_texts)}
@@ -62,18 +72,19 @@ def draw(task: TaskArrays, k: int, seed: int) -> FewShot:
   train, validation = [], []
   for name, members in groups.items():
     rows = np.flatnonzero(members)
-    if len(rows) < 2 * k:
+    if len(rows) < k + held:
       raise ValueError(
         f'k: task {task.name!r} has {len(rows)} training examples of {name!r}, '
-        f'expected at least {2 * k} ({k} to train, {k} to validate); use '
-        f'k = {len(rows) // 2} or less.'
+        f'expected at least {k + held} ({k} to train, {held} to validate); use '
+        f'{len(rows) // 2} of each, or less.'
       )
     rows = rows[order(len(rows), 'fewshot', task.name, seed, name)]
     train += rows[:k].tolist()
-    validation += rows[k : 2 * k].tolist()
+    validation += rows[k : k + held].tolist()
   return FewShot(
     task.name,
     k,
+    held,
     seed,
     task.record['rows']['train'],
     tuple(sorted(train)),
@@ -190,14 +201,18 @@ def load(path: str | pathlib.Path, task: TaskArrays) -> FewShot:
 
 
 def stored(
-  task: TaskArrays, k: int, seed: int, folder: str | pathlib.Path
+  task: TaskArrays,
+  k: int,
+  seed: int,
+  folder: str | pathlib.Path,
+  held: int | None = None,
 ) -> TaskArrays:
   """The task with its split of this folder, or a newly drawn one.
 
-  Writes nothing, see `keep`.
+  Writes nothing, see `keep`. The arguments are those of `draw`.
   """
-  file = _file(folder, task.name, k, seed)
-  split = load(file, task) if file.exists() else draw(task, k, seed)
+  file = _file(folder, task.name, k, k if held is None else held, seed)
+  split = load(file, task) if file.exists() else draw(task, k, seed, held)
   return apply(task, split)
 
 
@@ -210,14 +225,15 @@ def keep(task: TaskArrays, folder: str | pathlib.Path) -> None:
   if fields is None:
     return
   split = FewShot(**fields)
-  file = _file(folder, split.task, split.k, split.seed)
+  file = _file(folder, split.task, split.k, split.held, split.seed)
   if not file.exists():
     save(split, file)
 
 
-def _file(folder: str | pathlib.Path, task: str, k: int, seed: int):
+def _file(folder: str | pathlib.Path, task: str, k: int, held: int, seed: int):
   name = re.sub(r'[^\w.-]', '_', task)
-  return pathlib.Path(folder) / f'{name}-k{k}-s{seed}.json'
+  counts = f'k{k}' if held == k else f'k{k}-v{held}'
+  return pathlib.Path(folder) / f'{name}-{counts}-s{seed}.json'
 
 
 def _as_json(split: FewShot) -> str:

@@ -31,7 +31,7 @@ class Predictor(NamedTuple):
     rank: (frozen, stacked phi, batch, choices) -> index of the most likely
       choice, or -1 if the scores are no numbers, [W, B].
     generate: (frozen, stacked phi, batch, length) -> tokens [W, B, T].
-    chunk: rows computed at once; None suits the device.
+    chunk: rows of one call; None suits the device.
     mesh: of the devices that all lies on.
   """
 
@@ -47,19 +47,23 @@ def make_predictor(
   chunk: int | None = None,
   beams: int = 1,
   mesh: Mesh | None = None,
+  at_once: Callable[[Mapping], int | None] = lambda _: None,
 ) -> Predictor:
   """Compiles (on first use) the evaluation of a method on a backbone.
 
   Args:
     config: of the backbone.
     expand: (phi, batch, constants) -> delta, `Method.delta`.
-    chunk: rows computed at once; None suits the device.
+    chunk: rows of one call; None suits the device.
     beams: width of beam search; 1 generates greedily.
     mesh: of several devices.
+    at_once: batch -> rows of a call computed at once; None is all on an
+      accelerator.
   """
 
-  def each_row(function, phi):
-    found = stack_rows.map_rows(function, phi, chunk, mesh)
+  def each_row(function, phi, batch):
+    size = chunk or at_once(batch)
+    found = stack_rows.map_rows(function, phi, size, mesh)
     return meshes.everywhere(mesh, found)
 
   @jax.jit
@@ -73,7 +77,7 @@ def make_predictor(
       broken = jnp.any(jnp.isnan(scores), axis=-1)
       return jnp.where(broken, -1, jnp.argmax(scores, axis=-1))
 
-    return each_row(one, phi)
+    return each_row(one, phi, batch)
 
   @functools.partial(jax.jit, static_argnames='length')
   def generate(frozen, phi, batch, length):
@@ -85,7 +89,7 @@ def make_predictor(
         return decode.beam(*args, beams, encoded=encoded)[0]
       return decode.greedy(*args, encoded=encoded)
 
-    return each_row(one, phi)
+    return each_row(one, phi, batch)
 
   return Predictor(rank, generate, chunk, mesh)
 

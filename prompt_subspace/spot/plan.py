@@ -35,7 +35,9 @@ class Study(NamedTuple):
     rates: learning rates by stage: source, target, full.
     seeds: one run each.
     found: tasks by name.
-    data: (task or mixture, seed) -> what a run is trained and scored on.
+    data: (target, seed) -> what a run is trained and scored on.
+    pool: (source, seed) -> likewise; a task may be both, and a source with all
+      its data is a target with a few examples.
     majority: score of the constant answer by task.
     members: mixture -> its tasks.
     limit: K of mixtures.
@@ -50,7 +52,8 @@ class Study(NamedTuple):
   rates: Mapping[str, float]
   seeds: tuple[int, ...]
   found: Mapping[str, Task]
-  data: Mapping[tuple[str, int], TaskArrays]
+  data: dict[tuple[str, int], TaskArrays]
+  pool: dict[tuple[str, int], TaskArrays]
   majority: Mapping[str, float]
   members: Mapping[str, tuple[str, ...]]
   limit: int
@@ -94,7 +97,13 @@ def source_cells(study: Study, sources: Sequence[str]) -> list[Cell]:
   for task in sources:
     for seed in study.seeds:
       cell = _cell(
-        study, 'source', task, seed, rate=study.rates['source'], start=None
+        study,
+        'source',
+        task,
+        seed,
+        data=study.pool[task, seed],
+        rate=study.rates['source'],
+        start=None,
       )
       start = functools.partial(
         stage.initial, study.source, study.method, cell.data, seed, cell.id
@@ -183,7 +192,7 @@ def mixture_cells(
   tasks = sorted({s.task for s in ranked.sources[:k]})
   name = f'{_plain(target)}-s{seed}-{mark(tasks)}'
   data = task_mixtures.mix(
-    [study.data[t, seed] for t in (*tasks, target)],
+    [*(study.pool[t, seed] for t in tasks), study.data[target, seed]],
     study.limit,
     seed,
     name=f'{target} with {", ".join(tasks)}',
@@ -244,7 +253,8 @@ def multitask_cells(
   first, second = [], []
   for seed in study.seeds:
     data = task_mixtures.mix(
-      [study.data[t, seed] for t in tasks],
+      # a source that is also a target has no more examples than the target
+      [(study.pool | study.data)[t, seed] for t in tasks],
       study.limit,
       seed,
       name='all sources',

@@ -15,7 +15,6 @@ from prompt_subspace.bank import similarity
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import mixtures as task_mixtures
 from prompt_subspace.data import tasks as task_names
-from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Method, check_list, check_names
 from prompt_subspace.evaluation import predict
 from prompt_subspace.spot import mixtures as paper
@@ -35,13 +34,17 @@ class Side(NamedTuple):
     settings: steps, batches and evaluation. Of sources and targets,
       `embedding_step` decides which phi is the task embedding.
     rate: learning rate.
-    shots: train and validate on so many examples per class (per set, where
-      there are no classes), drawn by the run's seed; None uses all.
+    shots: train on so many examples per class (per set, where there are no
+      classes), drawn by the run's seed; None uses all.
+    held: validate on so many, likewise; None: as many as shots. What policies
+      choose by is the validation score, so that few examples make choices
+      that are little better than chance.
   """
 
   settings: spec.Settings = spec.Settings()
   rate: float = 0.3
   shots: int | None = None
+  held: int | None = None
 
 
 def transfer(
@@ -143,6 +146,9 @@ def transfer(
     'held_out': held_out,
   }
   job.check(base.folder, identity)
+  pool = _few(whole, [*plain, *sum(members.values(), ())], seeds, source, base)
+  data = _few(whole, targets, seeds, target, base)
+  pool |= _mixed(pool | data, members, seeds, limit, held_out)
   study = Study(
     source=base._replace(bank=epath.Path(bank) if bank else base.bank),
     target=_stage(base, 'tuned', target.settings),
@@ -152,9 +158,8 @@ def transfer(
     rates={'source': source.rate, 'target': target.rate, 'full': wide.rate},
     seeds=tuple(int(s) for s in seeds),
     found=found,
-    data=_data(
-      whole, targets, members, seeds, source, target, limit, held_out, base
-    ),
+    data=data,
+    pool=pool,
     majority={
       n: predict.majority(a, 'test', target.settings.test_examples)['score']
       for n, a in whole.items()
@@ -247,32 +252,34 @@ def _has_data(name: str, data_dir) -> bool:
   return True
 
 
-def _data(
-  whole, targets, members, seeds, source, target, limit, held_out, base
-) -> dict[tuple[str, int], TaskArrays]:
-  """Returns what every task and mixture trains on, by seed.
+def _few(whole, names, seeds, side: Side, base: Stage):
+  """Returns (task, seed) -> what it is trained on, as a side asks."""
+  folder = base.folder / 'splits'
+  return {
+    (name, seed): whole[name]
+    if side.shots is None
+    else fewshot.stored(whole[name], side.shots, seed, folder, side.held)
+    for name in dict.fromkeys(names)
+    for seed in map(int, seeds)
+  }
 
-  A task that is source and target has the data of a target.
+
+def _mixed(pool, members, seeds, limit, held_out):
+  """Returns (mixture, seed) -> what it is trained on.
+
+  A part that is also a target has no more examples than the target.
   """
-  out = {}
-  for name, arrays in whole.items():
-    shots = target.shots if name in targets else source.shots
-    for seed in map(int, seeds):
-      out[name, seed] = (
-        arrays
-        if shots is None
-        else fewshot.stored(arrays, shots, seed, base.folder / 'splits')
-      )
-  for name, parts in members.items():
-    for seed in map(int, seeds):
-      out[name, seed] = task_mixtures.mix(
-        [out[part, seed] for part in parts],
-        limit,
-        seed,
-        name=name,
-        held_out=held_out,
-      )
-  return out
+  return {
+    (name, seed): task_mixtures.mix(
+      [pool[part, seed] for part in parts],
+      limit,
+      seed,
+      name=name,
+      held_out=held_out,
+    )
+    for name, parts in members.items()
+    for seed in map(int, seeds)
+  }
 
 
 def _identity(
@@ -287,7 +294,7 @@ def _identity(
       for n, s in sides.items()
     },
     'rates': {n: s.rate for n, s in sides.items()},
-    'shots': {n: s.shots for n, s in sides.items()},
+    'shots': {n: [s.shots, s.held] for n, s in sides.items()},
     'scratch': {'name': scratch.name, **scratch.settings},
     'tasks': {n: a.record['checksum'] for n, a in whole.items()},
   }

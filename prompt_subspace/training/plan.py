@@ -121,7 +121,7 @@ def make(step: Step, mesh: Mesh) -> Plan:
       stack.task_loss(config, method, f), split, f.constants
     ),
     step.optimizer,
-    chunk=step.rows // mesh.shape['row'],
+    chunk=lambda _: step.rows // mesh.shape['row'],
     split=split,
     mesh=mesh,
   )

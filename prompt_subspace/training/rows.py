@@ -16,12 +16,16 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.objectives import Objective
 from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training.optimizers import Optimizer
 
 # positions x width of what is in flight at once on a CPU
 MICROBATCH_ACTIVATIONS = 5 * 2**16
+# float32 bytes that a step keeps of each position, layer and channel until its
+# gradient has passed
+CHANNEL_BYTES = 100
 
 
 class State(NamedTuple):
@@ -102,6 +106,27 @@ def chunk_size(count: int) -> int:
   accelerator.
   """
   return 1 if jax.default_backend() == 'cpu' else count
+
+
+def rows_at_once(positions: int, config: T5Config) -> int | None:
+  """Returns how many rows an accelerator computes at once.
+
+  As many as fit into half of its memory, with what a step keeps for the
+  gradient.
+
+  Args:
+    positions: of a row's batch, padding and prompts included.
+    config: of the backbone.
+
+  Returns:
+    At least 1; None where nothing is known of the device's memory.
+  """
+  known = jax.local_devices()[0].memory_stats() or {}
+  if 'bytes_limit' not in known:
+    return None
+  layers = config.num_encoder_layers + config.num_decoder_layers
+  each = positions * layers * config.emb_dim * CHANNEL_BYTES
+  return max(1, known['bytes_limit'] // 2 // each)
 
 
 def map_rows(
@@ -209,7 +234,7 @@ def make_step(
   objective_of: Callable[[Any], Objective],
   optimizer: Optimizer,
   *,
-  chunk: int | None = None,
+  chunk: Callable[[Mapping], int | None] = lambda _: None,
   split: Callable[[Mapping], int] | None = microbatch_size,
   mesh: Mesh | None = None,
 ) -> Callable:
@@ -219,7 +244,8 @@ def make_step(
     objective_of: frozen weights -> objective. The weights are an argument of
       the compiled step, so that they are shared and never copied into it.
     optimizer: rate -> transform.
-    chunk: rows computed at once; None suits the device.
+    chunk: batch of a row -> rows computed at once; None is as many as
+      `chunk_size` says.
     split: batch of a row -> examples in flight at once; None leaves batches
       whole, whatever axes they have.
     mesh: of several devices.
@@ -260,7 +286,7 @@ def make_step(
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, frozen, batch, rates, keys, number):
     run = functools.partial(advance, frozen, number)
-    found = map_rows(run, (state, batch, rates, keys), chunk, mesh)
+    found = map_rows(run, (state, batch, rates, keys), chunk(_one(batch)), mesh)
     if mesh is None:
       return found
     # where the state lies stays the same, and every host sees the numbers
@@ -271,16 +297,21 @@ def make_step(
   return step
 
 
+def _one(batch: PyTree) -> PyTree:
+  """Shapes of a row's batch."""
+  return jax.eval_shape(lambda b: jax.tree.map(lambda x: x[0], b), batch)
+
+
 def make_probe(
   probe_of: Callable[[Any], Callable],
-  chunk: int | None = None,
+  chunk: Callable[[Mapping], int | None] = lambda _: None,
   mesh: Mesh | None = None,
 ) -> Callable:
   """Returns what looks at all rows of a stack and changes nothing.
 
   Args:
     probe_of: frozen weights -> ((phi, batch, key) -> numbers).
-    chunk: rows computed at once; None suits the device.
+    chunk: as of `make_step`.
     mesh: of several devices.
 
   Returns:
@@ -293,7 +324,7 @@ def make_probe(
       phi, batch, key = row
       return probe_of(frozen)(phi, batch, jax.random.fold_in(key, number))
 
-    found = map_rows(look, (phi, batch, keys), chunk, mesh)
+    found = map_rows(look, (phi, batch, keys), chunk(_one(batch)), mesh)
     return meshes.everywhere(mesh, found)
 
   return probe

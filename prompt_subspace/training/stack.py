@@ -124,21 +124,26 @@ def make_engine(
       batch, _positions(method, shapes), config.emb_dim
     )
 
+  def at_once(batch):
+    return settings.chunk or stack_rows.rows_at_once(
+      _seen(batch, _positions(method, shapes)), config
+    )
+
   loss_of = functools.partial(task_loss, config, method)
   step = stack_rows.make_step(
     lambda f: algorithm.objective(loss_of(f), split, f.constants),
     optimizer,
-    chunk=settings.chunk,
+    chunk=at_once,
     split=None if algorithm.episodes else split,
     mesh=backbone.mesh,
   )
   probe = algorithm.probe and stack_rows.make_probe(
     lambda f: algorithm.probe(loss_of(f), split, f.constants),
-    settings.chunk,
+    at_once,
     backbone.mesh,
   )
   predictor = predict.make_predictor(
-    config, method.delta, settings.chunk, mesh=backbone.mesh
+    config, method.delta, settings.chunk, mesh=backbone.mesh, at_once=at_once
   )
   return Engine(method, algorithm, step, probe, predictor)
 
@@ -150,6 +155,18 @@ def _positions(method: Method, phi: Any) -> int:
   delta = jax.eval_shape(method.delta, phi, some, method.constants)
   prompt = trees.flatten(delta).get('encoder/prompt')
   return 0 if prompt is None else prompt.shape[-2]
+
+
+def _seen(batch: Any, extra: int) -> int:
+  """Returns how many positions the encoder sees in a row's batch.
+
+  Args:
+    batch: a tree, whose parts have their examples in any number of axes.
+    extra: positions that the method adds to each input.
+  """
+  leaves = jax.tree.leaves_with_path(batch)
+  inputs = [x for path, x in leaves if path[-1].key == 'inputs']
+  return sum(x.size // x.shape[-1] * (x.shape[-1] + extra) for x in inputs)
 
 
 class Stack(NamedTuple):

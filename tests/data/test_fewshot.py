@@ -95,6 +95,20 @@ def test_the_draw_depends_on_task_and_seed_alone():
   assert fewshot.draw(make_task([50, 50], 'other'), 4, 0).train != first.train
 
 
+def test_more_to_validate_on_leaves_the_training_examples(tmp_path):
+  task = make_task([50, 50])
+  usual, more = fewshot.draw(task, 4, 0), fewshot.draw(task, 4, 0, held=16)
+  assert more.train == usual.train
+  assert len(more.validation) == 32
+  assert set(usual.validation) < set(more.validation)
+  # their files do not answer for each other
+  for held in (None, 16):
+    fewshot.keep(fewshot.stored(task, 4, 0, tmp_path, held), tmp_path)
+  found = fewshot.stored(task, 4, 0, tmp_path, 16)
+  assert len(found.splits['validation'].labels) == 32
+  assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_every_example_is_drawn_equally_often():
   task = make_task([10, 10])
   drawn = np.zeros(20)
@@ -107,9 +121,9 @@ def test_every_example_is_drawn_equally_often():
 def test_too_few_examples():
   with pytest.raises(ValueError, match=r"7 training examples of 'class 1'.*8"):
     fewshot.draw(make_task([30, 7]), 4, 0)
-  with pytest.raises(ValueError, match="10 .* of 'all'.* k = 5 or less"):
+  with pytest.raises(ValueError, match="10 .* of 'all'.* 5 of each, or less"):
     fewshot.draw(make_task([5, 5], kind='generation'), 6, 0)
-  with pytest.raises(ValueError, match='k: expected 1 or more'):
+  with pytest.raises(ValueError, match='few-shot: expected 1 or more'):
     fewshot.draw(make_task([5, 5]), 0, 0)
 
 

@@ -1,6 +1,7 @@
 """Rows: each trains as if alone, phi alone is trained, a NaN stops one row."""
 
 import functools
+import types
 import zlib
 
 import jax
@@ -81,18 +82,36 @@ def sixteen(small):
         out[i] = rows.to_rows((state.phi, np.stack(losses, 1)))[place]
     return out
 
-  return run, run([[0], [6], [15]], chunk=1, split=lambda b: 4)
+  return run, run([[0], [6], [15]], chunk=lambda b: 1, split=lambda b: 4)
 
 
 # by one, with accumulated gradients; by four; all at once
 @pytest.mark.parametrize('chunk, microbatch', [(1, 2), (4, 1), (16, 4)])
 def test_a_row_is_the_same_alone_and_among_16(sixteen, chunk, microbatch):
   run, alone = sixteen
-  found = run([range(16)], chunk=chunk, split=lambda b: microbatch)
+  found = run([range(16)], chunk=lambda b: chunk, split=lambda b: microbatch)
   for i, wanted in alone.items():
     same(found[i], wanted, atol=2e-5, rtol=2e-5)
   # and they do differ
   assert len({float(losses[0]) for _, losses in found.values()}) == 16
+
+
+# 2 MiB, of which half holds 3 rows of 8 x 20 positions through 5 layers of 4
+@pytest.mark.parametrize(
+  'stats, size', [({'bytes_limit': 2**21}, 3), ({'bytes_limit': 1}, 1)]
+)
+def test_rows_at_once_fit_into_half_the_memory(small, monkeypatch, stats, size):
+  config = small.config.replace(
+    num_encoder_layers=3, num_decoder_layers=2, emb_dim=4
+  )
+  device = types.SimpleNamespace(memory_stats=lambda: stats)
+  monkeypatch.setattr(jax, 'local_devices', lambda: [device])
+  assert rows.rows_at_once(8 * 20, config) == size
+
+
+def test_rows_at_once_of_a_device_that_tells_nothing(small):
+  # a CPU: rows are computed one by one anyway
+  assert rows.rows_at_once(10**9, small.config) is None
 
 
 def noise(phi, batch, key):
