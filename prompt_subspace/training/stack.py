@@ -125,8 +125,10 @@ def make_engine(
     )
 
   def at_once(batch):
+    # for the objectives of episodes see `split`
+    extra = 0 if algorithm.episodes else _positions(method, shapes)
     return settings.chunk or stack_rows.rows_at_once(
-      _seen(batch, _positions(method, shapes)), config
+      _seen(batch, extra), config
     )
 
   loss_of = functools.partial(task_loss, config, method)

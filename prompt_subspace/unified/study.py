@@ -36,6 +36,7 @@ def unify(
   seeds: Sequence[int] = (0,),
   library: Mapping[str, Method] | None = None,
   maps: Mapping[str, Reparam | Mapping[str, Reparam]] | None = None,
+  map_names: Sequence[str] | None = None,
   original: spec.Settings = spec.Settings(),
   rates: Sequence[float] | Mapping[str, Sequence[float]] = (0.01,),
   approximation: spec.Settings = spec.Settings(),
@@ -67,6 +68,7 @@ def unify(
     library: types by name; by default adapter, LoRA and prefix.
     maps: name -> how codes are expanded, for all types or {type: reparam}; by
       default `linear`, with a down-projection in the whole pipeline.
+    map_names: which of `maps` are used; None: all.
     original: settings of stage 0.
     rates: of stage 0, for all types or by type; validation chooses.
     approximation: settings of stage 1; the batch size is that of an episode,
@@ -118,7 +120,7 @@ def unify(
     dropout=dropout,
   )
   default = reparams.make('linear', down=how.pipeline == 'whole')
-  kinds = _maps(maps or {'linear': default}, base.library)
+  kinds = _maps(maps or {'linear': default}, base.library, map_names)
   held = {
     int(seed): spaces.sides(
       base.library, next(iter(kinds.values())), base.setting, int(seed)
@@ -195,8 +197,12 @@ def _group(name: str, group: Mapping[str, Sequence[str]]) -> Group:
   return Group(tuple(group['train']), tuple(group['unseen']))
 
 
-def _maps(maps, library) -> dict[str, dict[str, Reparam]]:
+def _maps(maps, library, names) -> dict[str, dict[str, Reparam]]:
   """Returns the maps of every type, by kind."""
+  if names is not None:
+    check_list('map_names', names)
+    check_names('map_names', tuple(names), tuple(maps))
+    maps = {n: maps[n] for n in names}
   out = {}
   for name, kind in maps.items():
     by_type = (
