@@ -18,7 +18,8 @@ from benchmarks.cases import Case
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone import forward, weights
 from prompt_subspace.deltas import Frozen
-from prompt_subspace.training import algorithm, optimizers, rows, stack
+from prompt_subspace.training import algorithm, optimizers, rows, spec
+from prompt_subspace.training import engine as engines
 
 RATE = 1e-3
 
@@ -45,11 +46,11 @@ class Side:
     )
     self.frozen = Frozen(self.backbone.weights, method.constants)
     self.optimizer = optimizers.OPTIMIZERS[case.optimizer]
-    self.engine = stack.make_engine(
+    self.engine = engines.make(
       self.backbone,
       method,
       self.optimizer,
-      stack.Settings(),
+      spec.Settings(),
       self.phi,
       trained_by,
     )

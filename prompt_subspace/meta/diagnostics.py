@@ -19,7 +19,8 @@ import optax
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas.base import Frozen, positive
 from prompt_subspace.meta import algorithms, objectives
-from prompt_subspace.training import episodes, rows, spec, stack, stage
+from prompt_subspace.training import engine as engines
+from prompt_subspace.training import episodes, rows, spec, stage
 from prompt_subspace.training.stage import Stage
 
 
@@ -111,7 +112,7 @@ def _episodes(where: Stage, method: str, union, phi, steps: int, count: int):
 
 def _measure(config, method, steps: int, frozen, phi, batch, rate):
   """One episode at one rate; the rate is an argument, to compile once."""
-  loss = stack.task_loss(config, method, frozen)
+  loss = engines.task_loss(config, method, frozen)
   key = jax.random.key(0)
   # as in training, so that a step fits on the device
   made = [

@@ -20,7 +20,8 @@ from prompt_subspace.backbone import forward, sites, weights
 from prompt_subspace.deltas import base
 from prompt_subspace.deltas.base import Frozen, Method, Setting
 from prompt_subspace.training import algorithm as algorithms
-from prompt_subspace.training import features, hlo, optimizers, rows, stack
+from prompt_subspace.training import engine as engines
+from prompt_subspace.training import features, hlo, optimizers, rows
 from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training import stage as stages
 from prompt_subspace.training.algorithm import Algorithm
@@ -118,7 +119,7 @@ def make(step: Step, mesh: Mesh) -> Plan:
     split = lambda _: step.microbatch or step.batch_size  # noqa: E731
   run = rows.make_step(
     lambda f: step.algorithm.objective(
-      stack.task_loss(config, method, f), split, f.constants
+      engines.task_loss(config, method, f), split, f.constants
     ),
     step.optimizer,
     chunk=lambda _: step.rows // mesh.shape['row'],

@@ -16,8 +16,9 @@ from prompt_subspace.data.tasks import Task
 from prompt_subspace.deltas import METHODS, base
 from prompt_subspace.deltas.base import Method, Setting, check_names
 from prompt_subspace.training import algorithm as algorithms
+from prompt_subspace.training import engine as engines
 from prompt_subspace.training import mesh as meshes
-from prompt_subspace.training import optimizers, spec, stack
+from prompt_subspace.training import optimizers, spec
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.algorithm import Algorithm
 
@@ -48,7 +49,7 @@ class Stage(NamedTuple):
   settings: spec.Settings
   keep: tuple[str, ...]
   algorithm: Algorithm
-  engines: dict[str, stack.Engine]
+  engines: dict[str, engines.Engine]
 
 
 def make(
@@ -153,10 +154,10 @@ def shapes(stage: Stage, method: str, arrays: TaskArrays) -> Any:
   )
 
 
-def engine(stage: Stage, method: str, phi: Any) -> stack.Engine:
+def engine(stage: Stage, method: str, phi: Any) -> engines.Engine:
   """Returns the compiled functions of a method, made on first use."""
   if method not in stage.engines:
-    stage.engines[method] = stack.make_engine(
+    stage.engines[method] = engines.make(
       stage.backbone,
       stage.library[method],
       stage.optimizer,

@@ -16,7 +16,8 @@ from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.instance import encoders, methods
 from prompt_subspace.meta import objectives as meta_objectives
-from prompt_subspace.training import rows, stack
+from prompt_subspace.training import engine as engines
+from prompt_subspace.training import rows
 from tests import tiny
 
 CONFIG = tiny.CONFIG.replace(num_decoder_layers=1, dropout_rate=0.0)
@@ -107,7 +108,9 @@ def test_the_gradient_is_of_phi_alone_and_all_of_it(name):
   method, batch = bound(name), tiny.batch()
   frozen = Frozen(tiny.frozen(CONFIG), method.constants)
   before = jax.tree.map(np.array, frozen)
-  step = rows.make_step(lambda f: stack.task_loss(CONFIG, method, f), optax.sgd)
+  step = rows.make_step(
+    lambda f: engines.task_loss(CONFIG, method, f), optax.sgd
+  )
   state = rows.start([phi(name), phi(name, 1)], optax.sgd)
   both = jax.tree.map(lambda x: jnp.stack([x, x]), batch)
   keys = jnp.stack([jax.random.key(i) for i in range(2)])
@@ -149,7 +152,7 @@ def test_generation_with_the_cache_is_generation_without(name):
 
 def test_maml_of_an_encoder():
   method = bound('mlp')
-  loss = stack.task_loss(
+  loss = engines.task_loss(
     CONFIG, method, Frozen(tiny.frozen(CONFIG), method.constants)
   )
   objective = meta_objectives.maml(loss, optax.sgd(0.5), 1)

@@ -10,7 +10,8 @@ from prompt_subspace.backbone import forward
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.meta import objectives as meta_objectives
 from prompt_subspace.reparams import subspace
-from prompt_subspace.training import rows, stack
+from prompt_subspace.training import engine as engines
+from prompt_subspace.training import rows
 from tests import tiny
 
 CONFIG = tiny.CONFIG.replace(dropout_rate=0.0)
@@ -109,7 +110,7 @@ def test_the_fingerprint_is_of_all_constants():
 
 def task(method):
   def of(frozen):
-    return stack.task_loss(CONFIG, method, frozen)
+    return engines.task_loss(CONFIG, method, frozen)
 
   return of
 
@@ -144,7 +145,7 @@ def test_maml_in_a_space_of_16_dimensions():
   )
   method = deltas.bound(found, tiny.setting())
   frozen = Frozen(tiny.frozen(), method.constants)
-  loss = stack.task_loss(CONFIG, method, frozen)
+  loss = engines.task_loss(CONFIG, method, frozen)
   import optax
 
   objective = meta_objectives.maml(loss, optax.sgd(0.5), 1)

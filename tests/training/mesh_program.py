@@ -17,6 +17,7 @@ from prompt_subspace.deltas.base import bound
 from prompt_subspace.meta import algorithms
 from prompt_subspace.reparams import subspace
 from prompt_subspace.training import algorithm, mesh, optimizers, spec, stack
+from prompt_subspace.training import engine as engines
 from prompt_subspace.vocabulary import Vocabulary
 from tests import sample
 
@@ -68,7 +69,7 @@ def train(backbone, name, kind='classification', folder=None, steps=4):
   ]
   microbatch = 4 if name == 'prompt' else None
   settings = SETTINGS._replace(steps=steps, microbatch=microbatch)
-  engine = stack.make_engine(
+  engine = engines.make(
     backbone, method, optimizers.adafactor, settings, specs[0].phi, how
   )
   results = stack.train_stack(

@@ -15,6 +15,7 @@ import pytest
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone import weights
 from prompt_subspace.data import arrays
+from prompt_subspace.training import engine as engines
 from prompt_subspace.training import optimizers, spec, stack
 from prompt_subspace.training import rows as stack_rows
 from tests import sample
@@ -81,7 +82,7 @@ class Case:
     self.tasks = {'invented': sample.task(backbone.vocabulary)}
     self.specs = rows_of(backbone)
     self.optimizer = optimizers.adafactor
-    self.engine = stack.make_engine(
+    self.engine = engines.make(
       backbone, METHOD, self.optimizer, SETTINGS, self.specs[0].phi
     )
 
@@ -400,7 +401,7 @@ def test_the_cached_encoder_changes_no_result(case):
   for cache in (True, False):
     settings = SETTINGS._replace(steps=6, cache_encoder=cache)
     specs = rows_of(case.backbone, method=PREFIX)[:2]
-    engine = stack.make_engine(
+    engine = engines.make(
       case.backbone, PREFIX, optimizers.sgd, settings, specs[0].phi
     )
     results.append(
@@ -417,6 +418,37 @@ def test_the_cached_encoder_changes_no_result(case):
     assert with_cache.test == without.test
 
 
+def test_as_many_rows_at_once_as_the_device_has_memory_for(case, monkeypatch):
+  """Changes no result; what is asked is what a row's batches hold."""
+  asked = []
+
+  def two(positions, config):
+    asked.append(positions)
+    assert config is case.backbone.config
+    return 2
+
+  method = deltas.prompt(length=3, start='uniform')
+  specs = rows_of(case.backbone, method=method)[:2] * 2
+  settings = SETTINGS._replace(steps=2, widths=(16,))
+  results = []
+  for rows_at_once in (lambda positions, config: None, two):
+    monkeypatch.setattr(stack_rows, 'rows_at_once', rows_at_once)
+    engine = engines.make(
+      case.backbone, method, optimizers.sgd, settings, specs[0].phi
+    )
+    results.append(
+      stack.train_stack(
+        engine, case.backbone, optimizers.sgd, specs, case.tasks, settings
+      )
+    )
+  assert settings.batch_size * (16 + 3) in asked
+  for by_one, by_two in zip(*results, strict=True):
+    for path, x in trees.flatten(by_one.phi).items():
+      np.testing.assert_allclose(
+        x, trees.flatten(by_two.phi)[path], atol=1e-5, err_msg=path
+      )
+
+
 def test_state_bytes_are_those_of_the_state(case):
   phi = case.specs[0].phi
   state = stack_rows.start([phi] * 3, optimizers.adam)
@@ -431,6 +463,7 @@ import sys
 from prompt_subspace import deltas
 from prompt_subspace.backbone import weights
 from prompt_subspace.data import arrays
+from prompt_subspace.training import engine as engines
 from prompt_subspace.training import optimizers, spec, stack
 backbone = weights.load(sys.argv[1])
 task = arrays.load(sys.argv[2])
@@ -440,9 +473,7 @@ phi = method.init(jax.random.key(0), weights.setting(backbone))
 settings = spec.Settings(
   steps=2, batch_size=2, evaluate_every=1, checkpoint_seconds=0
 )
-engine = stack.make_engine(
-  backbone, method, optimizers.adafactor, settings, phi
-)
+engine = engines.make(backbone, method, optimizers.adafactor, settings, phi)
 row = spec.RowSpec('row', task.name, 0, 0.3, phi)
 (result,) = stack.train_stack(
   engine, backbone, optimizers.adafactor, [row], {task.name: task}, settings,

@@ -28,7 +28,8 @@ from prompt_subspace.deltas import Frozen
 from prompt_subspace.instance import methods as instance
 from prompt_subspace.meta import algorithms
 from prompt_subspace.reparams import subspace
-from prompt_subspace.training import optimizers, spec, stack, t5x_model
+from prompt_subspace.training import engine as engines
+from prompt_subspace.training import optimizers, spec, t5x_model
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.vocabulary import Vocabulary
 
@@ -142,7 +143,7 @@ def test_t5x_and_the_local_engine_give_the_same_losses(
 
   backbone = weights.load(folder, dropout_rate=0.0)
   method = deltas.bound(method, weights.setting(backbone))
-  engine = stack.make_engine(
+  engine = engines.make(
     backbone,
     method,
     optimizers.adafactor,
@@ -332,7 +333,7 @@ def test_meta_learning_takes_the_step_of_its_objective(
   loss = advance(trainer, [batch_of(4)])[0]
 
   backbone = weights.load(folder, dropout_rate=0.0)
-  task = stack.task_loss(
+  task = engines.task_loss(
     backbone.config, METHODS['prompt'], Frozen(backbone.weights)
   )
   objective = algorithm.objective(task, None, None)

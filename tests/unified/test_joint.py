@@ -13,7 +13,8 @@ from prompt_subspace.backbone import forward
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.deltas.base import Frozen, bound
 from prompt_subspace.reparams import subspace
-from prompt_subspace.training import optimizers, rows, spec, stack
+from prompt_subspace.training import engine as engines
+from prompt_subspace.training import optimizers, rows, spec
 from prompt_subspace.unified import joint, spaces
 from prompt_subspace.unified.joint import Joint
 from tests import tiny
@@ -61,7 +62,7 @@ def episodes(*tasks):
 
 def objective_of(sides, method, how):
   frozen = Frozen(tiny.frozen(CONFIG), method.constants)
-  loss = stack.task_loss(CONFIG, method, frozen)
+  loss = engines.task_loss(CONFIG, method, frozen)
   return joint.objective(sides, how, loss, method.constants)
 
 
@@ -220,7 +221,7 @@ def test_the_ordinary_engine_takes_the_step_of_stage_1():
   phi = method.init(jax.random.key(1), tiny.setting(CONFIG))
   phi['codes'] = 30 * phi['codes']
   backbone = Backbone('tiny', CONFIG, tiny.frozen(CONFIG), None, '')
-  engine = stack.make_engine(
+  engine = engines.make(
     backbone,
     method,
     optimizers.sgd,
