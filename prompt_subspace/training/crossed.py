@@ -13,7 +13,6 @@ here the k to stop on take no part in the choice.
 
 import functools
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,8 +21,7 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
-from prompt_subspace.deltas import METHODS
-from prompt_subspace.deltas.base import Method, check_list, positive
+from prompt_subspace.deltas.base import Method, check_list
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import (
   cells,
@@ -32,10 +30,11 @@ from prompt_subspace.training import (
   results,
   spec,
   stage,
-  tune,
+  trials,
 )
 from prompt_subspace.training.cells import Cell
 from prompt_subspace.training.stage import Stage
+from prompt_subspace.training.trials import Choice, Trial
 
 # settings.csv: a line for each setting that was tried
 SETTINGS = {
@@ -49,22 +48,6 @@ SETTINGS = {
   'validation': float,
   'chosen': int,
 }
-Methods = Sequence[str] | Mapping[str, Sequence[str]]
-
-
-class Choice(NamedTuple):
-  """What a setting is chosen for: it has one result."""
-
-  task: str
-  method: str
-  seed: int
-
-
-class Trial(NamedTuple):
-  """A setting without its number of updates: trained once for each fold."""
-
-  variant: str
-  rate: float
 
 
 class Plan(NamedTuple):
@@ -95,7 +78,7 @@ def cross_validate(
   tasks: Sequence[str],
   out: str,
   shots: int | Mapping[str, int],
-  methods: Methods | None = None,
+  methods: trials.Methods | None = None,
   library: Mapping[str, Method] | None = None,
   rates: Sequence[float] | Mapping[str, Sequence[float]] = (0.3,),
   steps: Sequence[int] | None = None,
@@ -151,29 +134,29 @@ def cross_validate(
   """
   check_list('tasks', tasks, of='name')
   found = {name: task_names.find(name, data_dir) for name in tasks}
-  variants = _variants(methods, library)
-  steps = _steps(steps, settings)
+  variants = trials.variants_of(methods, library)
+  steps = trials.steps_of(steps, settings)
   settings = settings._replace(steps=max(steps))
   used = tuple(dict.fromkeys(v for x in variants.values() for v in x))
   where = stage.make(
     out, backbone, library, used, optimizer, settings, dropout, keep_deltas
   )
-  trials = _trials(tasks, variants, seeds, rates)
+  asked = trials.trials_of(tasks, variants, seeds, rates)
   loaded = stage.prepare(where, found, cache, max_input, max_target)
-  known = {name: _shots_of(shots, name) for name in tasks}
+  known = {name: trials.shots_of(shots, name) for name in tasks}
   identity = _identity(where, loaded, known, folds)
   job.check(where.folder, identity)
   data = {
     (name, seed): fewshot.stored(
       loaded[name], known[name], seed, where.folder / 'splits'
     )
-    for name, seed in dict.fromkeys((c.task, c.seed) for c in trials)
+    for name, seed in dict.fromkeys((c.task, c.seed) for c in asked)
   }
   majority = {
     name: predict.majority(x, 'test', settings.test_examples)['score']
     for name, x in loaded.items()
   }
-  plan = Plan(where, steps, folds, data, trials, found, loaded, majority)
+  plan = Plan(where, steps, folds, data, asked, found, loaded, majority)
   crossed = _crossed(plan)
   return job.Job(
     folder=where.folder,
@@ -182,90 +165,10 @@ def cross_validate(
       'backbone': where.backbone.name,
       'fingerprint': where.backbone.fingerprint,
       'data': {t: a.record['checksum'] for t, a in loaded.items()},
-      'runs': len(crossed) + len(trials),
+      'runs': len(crossed) + len(asked),
     },
     run=lambda: _run(plan, crossed, identity),
   )
-
-
-def _variants(methods, library) -> dict[str, tuple[str, ...]]:
-  """Returns {name in the results: names in the library}."""
-  if methods is None:
-    methods = tuple(library or METHODS)
-  check_list('methods', methods, of='name')
-  if not isinstance(methods, Mapping):
-    return {name: (name,) for name in methods}
-  for name, given in methods.items():
-    check_list(f'methods, {name}', given, of='name in the library')
-  return {name: tuple(given) for name, given in methods.items()}
-
-
-def _steps(steps, settings: spec.Settings) -> tuple[int, ...]:
-  """The numbers of updates, all of which are evaluated on the way."""
-  if settings.embedding_step is not None:
-    raise ValueError(
-      'embedding_step: expected None, as the number of updates is a choice '
-      f'here, found {settings.embedding_step}.'
-    )
-  if steps is None:
-    return (settings.steps,)
-  check_list('steps', steps, of='number of updates')
-  for number in steps:
-    positive('steps', number)
-  longest, every = max(steps), settings.evaluate_every
-  if wrong := [s for s in steps if s % every and s != longest]:
-    raise ValueError(
-      f'steps: expected multiples of evaluate_every = {every}, where runs are '
-      f'scored, found {wrong}.'
-    )
-  return tuple(sorted(set(steps)))
-
-
-def _shots_of(shots, task: str) -> int:
-  if not isinstance(shots, Mapping):
-    positive('shots', shots)
-    return shots
-  if task not in shots:
-    raise ValueError(
-      f'shots: expected an entry for task {task!r}, found only '
-      f'{sorted(shots)}. Add one, or give one number for all tasks.'
-    )
-  positive(f'shots, {task}', shots[task])
-  return shots[task]
-
-
-def _trials(tasks, variants, seeds, rates) -> dict[Choice, list[Trial]]:
-  out = {
-    Choice(task, method, int(seed)): list(
-      dict.fromkeys(
-        Trial(variant, float(rate))
-        for variant in given
-        for rate in tune.rates_of(rates, method)
-      )
-    )
-    for method, given in variants.items()
-    for task in tasks
-    for seed in seeds
-  }
-  if not out or not all(out.values()):
-    raise ValueError('seeds, rates: expected at least one of each, found none.')
-  ids = [_name(c, t) for c, trials in out.items() for t in trials]
-  if twice := sorted({i for i in ids if ids.count(i) > 1}):
-    raise ValueError(
-      f'tasks, methods, rates: two runs would have the name {twice[0]}. Give '
-      'tasks other names than those that differ in punctuation alone, and '
-      'rates of up to 6 digits.'
-    )
-  return out
-
-
-def _name(choice: Choice, trial: Trial) -> str:
-  """Names a trial, in files and for its random keys."""
-  task = re.sub(r'[^\w.-]', '_', choice.task)
-  method = choice.method
-  if trial.variant != method:
-    method = f'{method}-{trial.variant}'
-  return f'{task}-{method}-s{choice.seed}-r{trial.rate:g}'
 
 
 def _identity(where: Stage, loaded, shots, folds) -> dict[str, Any]:
@@ -305,14 +208,14 @@ def _crossed(plan: Plan) -> list[Cell]:
   }
   return [
     _cell(plan, choice, trial, _fold_name(choice, trial, number), part)
-    for choice, trials in plan.trials.items()
-    for trial in trials
+    for choice, tried in plan.trials.items()
+    for trial in tried
     for number, part in enumerate(parts[choice.task, choice.seed])
   ]
 
 
 def _fold_name(choice: Choice, trial: Trial, number: int) -> str:
-  return f'{_name(choice, trial)}-fold{number}'
+  return f'{trials.trial_name(choice, trial)}-fold{number}'
 
 
 def _scored(plan: Plan, choice: Choice) -> list[dict[str, Any]]:
@@ -324,7 +227,7 @@ def _scored(plan: Plan, choice: Choice) -> list[dict[str, Any]]:
       for i in range(plan.folds)
     ]
     for steps in plan.steps:
-      scores = [_at(record, steps) for record in records]
+      scores = [trials.score_at(record, steps) for record in records]
       kept = [s for s in scores if not math.isnan(s)]
       out.append(
         {
@@ -340,34 +243,10 @@ def _scored(plan: Plan, choice: Choice) -> list[dict[str, Any]]:
   return out
 
 
-def _at(record: Mapping[str, Any], steps: int) -> float:
-  """The score of a fold's run after so many updates; NaN if it had stopped."""
-  if 0 <= record['stopped'] < steps:
-    return math.nan
-  return {x['step']: x['validation'] for x in record['history']}[steps]
-
-
-def best(lines: Sequence[Mapping[str, Any]]) -> int:
-  """Returns which setting is chosen, as an index.
-
-  That with the highest mean among those that came through most folds. Small
-  folds give equal means often: then fewer updates, a lower rate, the variant
-  that was named first.
-  """
-
-  def rank(i):
-    line = lines[i]
-    mean = line['validation'] if line['folds'] else -math.inf
-    # a sum of thirds in another order is the same score
-    return line['folds'], round(mean, 6), -line['steps'], -line['rate'], -i
-
-  return max(range(len(lines)), key=rank)
-
-
 def _chosen(plan: Plan, choice: Choice, line: Mapping[str, Any]) -> Cell:
   """Plans the run of a setting on all shots."""
   trial = Trial(line['variant'], line['rate'])
-  name = f'{_name(choice, trial)}-n{line["steps"]}'
+  name = f'{trials.trial_name(choice, trial)}-n{line["steps"]}'
   data = plan.data[choice.task, choice.seed]
   return _cell(plan, choice, trial, name, data)
 
@@ -380,7 +259,7 @@ def _run(plan: Plan, crossed: Sequence[Cell], identity) -> None:
   tried, chosen = [], []
   for choice in plan.trials:
     lines = _scored(plan, choice)
-    line = lines[best(lines)]
+    line = lines[trials.best(lines)]
     line['chosen'] = 1
     tried += lines
     chosen.append((line['steps'], _chosen(plan, choice, line)))

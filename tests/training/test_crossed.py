@@ -10,7 +10,7 @@ import pytest
 from prompt_subspace import deltas
 from prompt_subspace.bank import store
 from prompt_subspace.report import crossed as report
-from prompt_subspace.training import crossed, results, spec, stack
+from prompt_subspace.training import crossed, results, spec, stack, trials
 from tests import made_up
 
 LIBRARY = {
@@ -210,12 +210,12 @@ def test_of_equals_the_gentlest():
     same = {'folds': 4, 'validation': 50.0, 'steps': 4, 'rate': 0.3}
     return same | changes
 
-  assert crossed.best([line(), line(steps=2), line(rate=0.1)]) == 1
-  assert crossed.best([line(), line(rate=0.1), line(rate=0.1)]) == 1
-  assert crossed.best([line(), line(validation=60.0, folds=3)]) == 0
+  assert trials.best([line(), line(steps=2), line(rate=0.1)]) == 1
+  assert trials.best([line(), line(rate=0.1), line(rate=0.1)]) == 1
+  assert trials.best([line(), line(validation=60.0, folds=3)]) == 0
   nothing = line(validation=math.nan, folds=0)
-  assert crossed.best([nothing, line(validation=0.0)]) == 1
-  assert crossed.best([nothing, nothing]) == 0
+  assert trials.best([nothing, line(validation=0.0)]) == 1
+  assert trials.best([nothing, nothing]) == 0
 
 
 def test_every_seed_counts_once_in_the_table(plan, tmp_path, fake):
