@@ -93,7 +93,7 @@ def _draw(key: Array, size: int, z: int, n: int) -> dict:
   seed = np.asarray(jax.random.key_data(key)).astype(np.uint64)
   blocks = -(-size // n)
   each = max(1, DRAWN // n)
-  kind = np.uint8 if n <= 2**8 else np.uint16
+  kind = np.min_scalar_type(n - 1)
   held = {
     'signs': np.empty((blocks, z), np.int8),
     'order': np.empty((blocks, n), kind),

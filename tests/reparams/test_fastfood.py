@@ -166,6 +166,14 @@ def test_bases_can_be_batched():
   np.testing.assert_allclose(made[1], found.expand(other, code), atol=1e-6)
 
 
+@pytest.mark.parametrize('n', [2**8, 2**9, 2**16, 2**17])
+def test_the_order_of_a_block_of_any_size_is_a_permutation(n):
+  basis = reparams.fastfood(block=n).init(jax.random.key(0), 10, 3)
+  order, inverse = (np.asarray(basis[x][0]) for x in ('order', 'inverse'))
+  np.testing.assert_array_equal(np.sort(order), np.arange(n))
+  np.testing.assert_array_equal(order[inverse], np.arange(n))
+
+
 def test_a_block_must_hold_the_code():
   with pytest.raises(ValueError, match='block: expected a power of 2, found 6'):
     reparams.fastfood(block=6)
