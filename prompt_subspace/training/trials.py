@@ -94,13 +94,7 @@ def trials_of(tasks, variants, seeds, rates) -> dict[Choice, list[Trial]]:
   }
   if not out or not all(out.values()):
     raise ValueError('seeds, rates: expected at least one of each, found none.')
-  ids = [trial_name(c, t) for c, trials in out.items() for t in trials]
-  if twice := sorted({i for i in ids if ids.count(i) > 1}):
-    raise ValueError(
-      f'tasks, methods, rates: two runs would have the name {twice[0]}. Give '
-      'tasks other names than those that differ in punctuation alone, and '
-      'rates of up to 6 digits.'
-    )
+  tune.check_ids([trial_name(c, t) for c, tried in out.items() for t in tried])
   return out
 
 

@@ -138,14 +138,18 @@ def _runs(tasks, library, seeds, rates) -> list[Run]:
       'seeds, rates, methods: expected at least one of each, found none.'
     )
   runs = list(dict.fromkeys(runs))
-  ids = [run.id for run in runs]
+  check_ids([run.id for run in runs])
+  return runs
+
+
+def check_ids(ids: Sequence[str]) -> None:
+  """Raises ValueError if two runs have the same name."""
   if twice := sorted({i for i in ids if ids.count(i) > 1}):
     raise ValueError(
-      f'tasks, rates: two runs would have the name {twice[0]}. Give tasks '
-      'other names than those that differ in punctuation alone, and rates '
-      'of up to 6 digits.'
+      f'tasks, methods, rates: two runs would have the name {twice[0]}. Give '
+      'tasks other names than those that differ in punctuation alone, and '
+      'rates of up to 6 digits.'
     )
-  return runs
 
 
 def _identity(where: Stage, loaded, shots) -> dict[str, Any]:
