@@ -115,20 +115,25 @@ def episodes(
   num_epochs: int | None = None,
   continue_from_last_checkpoint: bool = False,
   size: int = 16,
+  tasks: int | None = None,
 ):
   """Returns batches whose examples come in runs of `size` from one task.
 
   Tasks are drawn uniformly (Qin et al. 2023, section 3). Deviation: support and
   query come from one split, side by side in one shuffled order, where
   `training.episodes` takes the query from the validation split. In a task with
-  hardly more examples than an episode, they share some. Bind it as
+  hardly more examples than an episode, they share some. Each example has the
+  number of its task, in the order of their names, as `task_number`. Bind it as
   `get_dataset_fn` of T5X's training; its arguments are T5X's, but for
 
   Args:
     size: examples of an episode, see `training.features.episode_size`.
+    tasks: how many there must be, where something is trained for each; None
+      takes any number.
 
   Raises:
-    ValueError: a batch is no whole number of episodes on every shard.
+    ValueError: a batch is no whole number of episodes on every shard; another
+      number of tasks.
   """
   import seqio
   import tensorflow as tf
@@ -141,9 +146,15 @@ def episodes(
     )
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
   members = getattr(provider, 'tasks', [provider])
+  members = sorted(members, key=lambda task: task.name)
+  if tasks not in (None, len(members)):
+    raise ValueError(
+      f'tasks: expected {tasks} sources, found {len(members)}: '
+      f'{[t.name for t in members]}. Set TASKS to their number.'
+    )
   seed = _new_seed() if cfg.seed is None else cfg.seed
   streams = []
-  for task in members:
+  for number, task in enumerate(members):
     stream = task.get_dataset(
       sequence_length=cfg.task_feature_lengths,
       split=cfg.split,
@@ -160,7 +171,8 @@ def episodes(
     converted = feature_converter_cls(pack=False)(
       stream, cfg.task_feature_lengths
     )
-    streams.append(converted.batch(size, drop_remainder=True))
+    told = converted.map(lambda x, n=number: {**x, 'task_number': [n]})
+    streams.append(told.batch(size, drop_remainder=True))
   joined = tf.data.Dataset.sample_from_datasets(
     streams, seed=seed + shard_id, rerandomize_each_iteration=True
   )

@@ -124,6 +124,7 @@ def _adapting(name, run, inner_rate, inner_steps, tasks, inner) -> Algorithm:
     objective,
     functools.partial(episodes.plan, tasks=tasks, steps=inner_steps),
     episodes=True,
+    query=True,
     probe=probe,
     settings=_settings(inner_rate, inner_steps, tasks, inner),
   )

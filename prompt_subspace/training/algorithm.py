@@ -31,6 +31,7 @@ class Algorithm(NamedTuple):
       steps; behind it stand whatever axes the objective expects.
     episodes: batches are of episodes, which the objective splits into
       microbatches itself; otherwise they are of examples, and the step does.
+    query: an episode has a query batch beside its support batches.
     probe: of the same arguments -> ((phi, batch, key) -> numbers to watch),
       for what is too dear to compute at every step; it is at every evaluation.
     settings: the arguments it was made with, as JSON values.
@@ -40,6 +41,7 @@ class Algorithm(NamedTuple):
   objective: Callable[[Objective, Split, Any], Objective]
   plan: Callable[[RowSpec, TaskArrays, Settings], batches.Plan]
   episodes: bool = False
+  query: bool = False
   probe: Callable[[Objective, Split, Any], Callable] | None = None
   settings: Mapping[str, Any] = {}
 

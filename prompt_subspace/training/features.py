@@ -16,10 +16,14 @@ from prompt_subspace.training.algorithm import Algorithm
 
 # The weight of the whole batch that a microbatch is a part of.
 WHOLE = 'whole_batch_weight'
+# Which of several tasks an example is of, [B, 1]; see `seqio_streams.episodes`.
+TASK = 'task_number'
 
 
 def examples(batch: Mapping[str, Array]) -> dict[str, Array]:
   """Returns `inputs` [B, L] and `targets` [B, T] of a batch of T5X.
+
+  And `task` [B, 1], its number, where the stream of data tells it.
 
   Raises:
     ValueError: several examples are packed into a row: a delta for each of
@@ -30,25 +34,28 @@ def examples(batch: Mapping[str, Array]) -> dict[str, Array]:
       'pack: expected False, found packed examples. Bind '
       'utils.DatasetConfig.pack = False for train and train_eval.'
     )
-  return {
-    'inputs': batch['encoder_input_tokens'],
-    'targets': batch['decoder_target_tokens'],
+  names = {
+    'inputs': 'encoder_input_tokens',
+    'targets': 'decoder_target_tokens',
+    'task': TASK,
   }
+  return {n: batch[known] for n, known in names.items() if known in batch}
 
 
 def episode_size(algorithm: Algorithm, shots: int) -> int:
   """Returns the examples of an episode: k support batches, one for the query.
 
   Args:
-    algorithm: one of `meta.algorithms`; Reptile has no query.
+    algorithm: one of `meta.algorithms`, or of `unified.stages`.
     shots: examples of a support batch, and of the query batch.
   """
   positive('shots', shots)
-  return shots * (algorithm.settings['inner_steps'] + _queries(algorithm))
+  return shots * (_supports(algorithm) + algorithm.query)
 
 
-def _queries(algorithm: Algorithm) -> int:
-  return 0 if algorithm.name == 'reptile' else 1
+def _supports(algorithm: Algorithm) -> int:
+  """One for each inner step; what has none looks at one."""
+  return algorithm.settings.get('inner_steps', 1)
 
 
 def episodes(
@@ -63,7 +70,7 @@ def episodes(
 
   Returns:
     {'support': leaves [E, k, shots, ...], 'query': leaves [E, shots, ...]};
-    no query for Reptile.
+    no query where the algorithm has none.
 
   Raises:
     ValueError: the batch is not a whole number of episodes.
@@ -73,16 +80,16 @@ def episodes(
     raise ValueError(
       f'batch_size: expected whole episodes of {size} examples (inner_steps '
       f'support batches of {shots}'
-      f'{" and a query batch" * _queries(algorithm)}) in every microbatch, '
+      f'{" and a query batch" * algorithm.query}) in every microbatch, '
       f'found {count} examples. Set BATCH_SIZE to a multiple.'
     )
-  steps = algorithm.settings['inner_steps']
+  steps = _supports(algorithm)
 
   def side(x, first, last):
     return x.reshape(count // size, -1, shots, *x.shape[1:])[:, first:last]
 
   out = {'support': jax.tree.map(lambda x: side(x, 0, steps), dict(batch))}
-  if _queries(algorithm):
+  if algorithm.query:
     out['query'] = jax.tree.map(
       lambda x: side(x, steps, steps + 1)[:, 0], dict(batch)
     )

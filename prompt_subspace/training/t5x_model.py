@@ -34,7 +34,7 @@ from prompt_subspace.deltas.base import Frozen, Method
 from prompt_subspace.training import algorithm as algorithms
 from prompt_subspace.training import features, optimizers
 from prompt_subspace.training.algorithm import Algorithm
-from prompt_subspace.training.stack import task_loss
+from prompt_subspace.training.engine import task_loss
 
 WEIGHTS, CONSTANTS = 'frozen', 'constants'
 TABLE = 'token_embedder/embedding'

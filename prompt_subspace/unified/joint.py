@@ -30,6 +30,7 @@ from jaxtyping import Array, Float
 from prompt_subspace import trees
 from prompt_subspace.deltas.base import Method, check_names
 from prompt_subspace.objectives import Objective
+from prompt_subspace.reparams.base import Reparam
 from prompt_subspace.training import episodes
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.optimizers import Optimizer
@@ -176,17 +177,17 @@ def mixing(key: Array, count: int) -> Float[Array, ' count']:
 
 
 def objective(
-  held: Mapping[str, Side], how: Joint, loss: Objective, constants: Any
+  kinds: Mapping[str, Reparam], how: Joint, loss: Objective, constants: Any
 ) -> Objective:
   """Returns the loss of stage 1 over episodes, each of one task.
 
   Args:
-    held: the types.
+    kinds: types -> how their codes are expanded.
     how: the pipeline.
     loss: task loss of `shared`'s method, of {type: displacement}.
     constants: of that method.
   """
-  names = list(held)
+  names = list(kinds)
   order = [names.index(n) for n in (how.order or names)]
 
   def codes_of(phi, bases, task, key):
@@ -195,7 +196,7 @@ def objective(
       code = phi['codes'][task]
       return [code] * len(names), None
     own = [
-      held[n].reparam.compress(bases[n], constants['solutions'][n][task])
+      kinds[n].compress(bases[n], constants['solutions'][n][task])
       for n in names
     ]
     shares = mixing(key, len(names))[jnp.argsort(jnp.asarray(order))]
@@ -203,12 +204,12 @@ def objective(
     return [mixed] * len(names), own if how.target == 'own' else None
 
   def one(phi, batch, key):
-    bases = {n: constants['fixed'][n] | phi['maps'][n] for n in names}
+    bases = bases_of(constants, phi)
     task = batch['task'][0, 0]
     codes, told = codes_of(phi, bases, task, key)
     total, metrics = 0.0, {}
     for i, name in enumerate(names):
-      expand = held[name].reparam.expand
+      expand = kinds[name].expand
       theta = expand(bases[name], codes[i])
       value, _ = loss({name: theta}, batch, key)
       metrics[f'loss {name}'] = value
@@ -234,7 +235,7 @@ def objective(
     )
     found = jax.lax.map(lambda x: one(phi, *x), (batch, keys))
     total, metrics = jax.tree.map(jnp.mean, found)
-    return total, {**metrics, 'weight': jnp.float32(1.0)}
+    return total, {**metrics, 'weight': jnp.float32(count)}
 
   return run
 
@@ -245,20 +246,24 @@ def optimizer(inner: Optimizer, how: Joint) -> Optimizer:
   def make(rate):
     return optax.multi_transform(
       {'maps': inner(rate), 'codes': inner(how.code_rate * rate)},
-      lambda phi: {
-        n: jax.tree.map(lambda _, n=n: n, x) for n, x in phi.items()
-      },
+      # whatever kind of mapping phi is
+      functools.partial(jax.tree.map_with_path, lambda path, _: path[0].key),
     )
 
   return make if how.pipeline == 'short' else inner
 
 
-def algorithm(held: Mapping[str, Side], how: Joint) -> Algorithm:
-  """Returns what stage 1 minimises, and which tasks an update sees."""
+def algorithm(kinds: Mapping[str, Reparam], how: Joint) -> Algorithm:
+  """Returns what stage 1 minimises, and which tasks an update sees.
+
+  Args:
+    kinds: types -> how their codes are expanded.
+    how: the pipeline.
+  """
 
   def made(loss, split, constants):
     del split
-    return objective(held, how, loss, constants)
+    return objective(kinds, how, loss, constants)
 
   def plan(row, union, settings):
     return episodes.plan(row, union, settings, how.episodes, query=False)
@@ -266,16 +271,22 @@ def algorithm(held: Mapping[str, Side], how: Joint) -> Algorithm:
   return Algorithm('joint', made, plan, True, settings=how._asdict())
 
 
-def bases_of(method: Method, phi: Mapping[str, Any]) -> spaces.Bases:
-  """Returns the maps of all types after stage 1.
+def bases_of(
+  constants: Mapping[str, Any], phi: Mapping[str, Any]
+) -> spaces.Bases:
+  """Returns the maps of all types.
 
   Of maps that training may not change, a stored phi holds nothing, not even
   their names.
+
+  Args:
+    constants: of `shared`'s method.
+    phi: of that method, as it trains or was stored.
   """
   trained = phi.get('maps', {})
   return {
     n: {**fixed, **trained.get(n, {})}
-    for n, fixed in method.constants['fixed'].items()
+    for n, fixed in constants['fixed'].items()
   }
 
 
@@ -291,7 +302,7 @@ def codes_of(
   """
   if how.pipeline == 'short':
     return {n: np.asarray(phi['codes']) for n in held}
-  bases = bases_of(method, phi)
+  bases = bases_of(method.constants, phi)
   solutions = method.constants['solutions']
   return {
     n: np.stack(

@@ -238,7 +238,7 @@ def joint_stage(study: Study, space: Space) -> Stage:
     # whether a delta leaves the encoder alone differs by type
     settings=study.joint._replace(cache_encoder=False),
     keep=('joint',),
-    algorithm=joint.algorithm(held, study.how),
+    algorithm=joint.algorithm(spaces.kinds(held), study.how),
     engines={},
   )
 

@@ -58,6 +58,11 @@ def sides(
   }
 
 
+def kinds(held: Mapping[str, Side]) -> dict[str, Reparam]:
+  """Returns how the codes of each type are expanded."""
+  return {name: side.reparam for name, side in held.items()}
+
+
 def draw(held: Mapping[str, Side], size: int, seed: int) -> Bases:
   """Draws the map of every type; no two begin alike.
 

@@ -103,7 +103,7 @@ def run(study: Study, identity: Mapping[str, Any], look: Look) -> None:
     finish(where, [cell], title)
     found = store.read(where.bank / cell.id).phi
     inside = plan.inside_stage(
-      study, space, joint.bases_of(where.library['joint'], found)
+      study, space, joint.bases_of(where.library['joint'].constants, found)
     )
     finish(inside, _inside(study, space, inside), title)
     _recover(study, space, where.library['joint'], inside, found)

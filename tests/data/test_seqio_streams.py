@@ -101,10 +101,20 @@ def test_the_examples_of_an_episode_are_of_one_task():
     for first in range(0, 16, 4):
       assert len(set(tasks[first : first + 4])) == 1
       seen.append(tasks[first])
+    # numbered in the order of their names
+    numbers = [sorted(TASKS).index(task) for task in tasks]
+    assert batch['task_number'].tolist() == [[n] for n in numbers]
   # 80 episodes, uniformly from three tasks
   counts = [seen.count(name) for name in TASKS]
   assert min(counts) > 13
   assert len(distinct) > 60
+
+
+def test_the_number_of_tasks_must_be_the_one_asked_for():
+  with pytest.raises(ValueError, match='tasks: expected 2 sources, found 3'):
+    seqio_streams.episodes(
+      config(), 0, 1, seqio.EncDecFeatureConverter, size=4, tasks=2
+    )
 
 
 def test_shards_differ_and_a_seed_repeats():

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from prompt_subspace import reparams
 from prompt_subspace.meta import algorithms
 from prompt_subspace.training import algorithm, features
+from prompt_subspace.unified import joint
 
 
 def batch_of(count):
@@ -54,3 +56,16 @@ def test_a_batch_weighs_its_tokens_or_its_episodes():
   np.testing.assert_array_equal(found[features.WHOLE], np.full(6, 11.0))
   maml = algorithms.maml()
   assert features.weight(batch, maml, 1) == 3
+
+
+def test_the_joint_loss_knows_the_task_of_its_examples():
+  how = joint.Joint(pipeline='short')
+  stage = joint.algorithm({'lora': reparams.linear(down=False)}, how)
+  assert features.episode_size(stage, 3) == 3
+  numbers = np.repeat([[4], [1]], 3, axis=0)
+  held = features.examples({**batch_of(6), features.TASK: numbers})
+  found = features.episodes(held, stage, 3)
+  assert set(found) == {'support'}
+  assert found['support']['inputs'].shape == (2, 1, 3, 3)
+  np.testing.assert_array_equal(found['support']['task'][:, 0, 0, 0], [4, 1])
+  assert features.weight(batch_of(6), stage, 3) == 2

@@ -23,14 +23,16 @@ from t5x import partitioning, utils
 from prompt_subspace import deltas, reparams, trees
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import decode, stored, weights
+from prompt_subspace.bank import __main__ as bank_command
 from prompt_subspace.bank import store, t5x_run
 from prompt_subspace.deltas import Frozen
 from prompt_subspace.instance import methods as instance
 from prompt_subspace.meta import algorithms
 from prompt_subspace.reparams import subspace
 from prompt_subspace.training import engine as engines
-from prompt_subspace.training import optimizers, spec, t5x_model
+from prompt_subspace.training import features, optimizers, spec, t5x_model
 from prompt_subspace.training import rows as stack_rows
+from prompt_subspace.unified import joint, stages
 from prompt_subspace.vocabulary import Vocabulary
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -358,6 +360,55 @@ def test_meta_learning_takes_the_step_of_its_objective(
   )
 
 
+@pytest.mark.parametrize('microbatches', [None, 2])
+def test_stage_1_takes_the_step_of_its_objective(
+  microbatches, folder, partitioner
+):
+  """Two episodes, one in each microbatch; maps and codes at their own rates."""
+  space = stages.Space(
+    {'lora': deltas.lora(rank=2), 'prompt': deltas.prompt(length=3)},
+    reparams.fastfood(),
+    size=5,
+    tasks=3,
+    how=joint.Joint(pipeline='short', spread=0.5, code_rate=10.0),
+  )
+  numbers = {features.TASK: np.repeat([[2], [0]], 4, axis=0)}
+  _, trainer, _ = started(
+    folder,
+    partitioner,
+    stages.method(space),
+    microbatches,
+    algorithm=stages.algorithm(space),
+    optimizer=stages.optimizer(space, optimizers.sgd),
+    shots=4,
+    rate=0.01,
+  )
+  phi = jax.tree.map(np.asarray, unfreeze(trainer.train_state.params))
+  x = batch_of(4) | numbers
+  loss = advance(trainer, [x])[0]
+
+  backbone = weights.load(folder, dropout_rate=0.0)
+  method = deltas.bound(stages.method(space), weights.setting(backbone))
+  frozen = Frozen(backbone.weights, method.constants)
+  objective = stages.algorithm(space).objective(
+    engines.task_loss(backbone.config, method, frozen), None, method.constants
+  )
+  held = features.episodes(features.examples(x), stages.algorithm(space), 4)
+  (expected, _), grads = jax.value_and_grad(objective, has_aux=True)(
+    phi, held, jax.random.key(0)
+  )
+  np.testing.assert_allclose(loss, expected, rtol=0, atol=1e-5)
+  found = unfreeze(trainer.train_state.params)
+  step = 0.1 * np.asarray(grads['codes'])
+  assert np.abs(step[[0, 2]]).max() > 1e-4 and not step[1].any()
+  np.testing.assert_allclose(found['codes'], phi['codes'] - step, atol=1e-6)
+  for name in space.types:
+    moved = phi['maps'][name]['gauss'] - 0.01 * grads['maps'][name]['gauss']
+    np.testing.assert_allclose(
+      found['maps'][name]['gauss'], moved, atol=1e-6, err_msg=name
+    )
+
+
 @pytest.mark.parametrize('name', ['prompt', 'ipt'])
 def test_predictions_and_scores_are_those_of_the_local_engine(
   name, folder, partitioner
@@ -532,3 +583,23 @@ def test_the_unified_file_trains_a_code(folder, tmp_path):
   found = weights.read_t5x(tmp_path / 'checkpoint_2')
   assert set(found) == {'code'} and found['code'].shape == (7,)
   assert np.abs(found['code']).max() > 0
+
+
+def test_the_unified_files_find_a_space_and_a_code_in_it(folder, tmp_path):
+  run, bank = tmp_path / 'space', tmp_path / 'bank'
+  known = {'TASKS': 2, 'SIZE': 5}
+  given = {**common(folder), **TRAINING, **known, 'MODEL_DIR': str(run)}
+  command('train', ['gin/unified_space_xxl.gin'], **given, SHOTS=4)
+  found = weights.read_t5x(run / 'checkpoint_2')
+  assert found['codes'].shape == (2, 5)
+  assert set(found['maps']) == {'adapter', 'lora', 'prefix'}
+  words = ['add', '--t5x', str(run), '--task', 'space']
+  assert bank_command.main(['--bank', str(bank), *words]) == 0
+  (entry,) = bank.iterdir()
+
+  given |= {'MODEL_DIR': str(tmp_path / 'code'), 'SOURCES': ['moods']}
+  files = ['gin/unified_inside_xxl.gin']
+  command('train', files, **given, ENTRY=str(entry), TYPE='prefix')
+  code = weights.read_t5x(tmp_path / 'code' / 'checkpoint_2')
+  assert set(code) == {'code'} and code['code'].shape == (5,)
+  assert np.abs(code['code']).max() > 0

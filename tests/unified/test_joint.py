@@ -63,7 +63,7 @@ def episodes(*tasks):
 def objective_of(sides, method, how):
   frozen = Frozen(tiny.frozen(CONFIG), method.constants)
   loss = engines.task_loss(CONFIG, method, frozen)
-  return joint.objective(sides, how, loss, method.constants)
+  return joint.objective(spaces.kinds(sides), how, loss, method.constants)
 
 
 @functools.cache
@@ -227,7 +227,7 @@ def test_the_ordinary_engine_takes_the_step_of_stage_1():
     optimizers.sgd,
     spec.Settings(),
     phi,
-    joint.algorithm(sides, how),
+    joint.algorithm(spaces.kinds(sides), how),
   )
   batch, key = episodes(1), jax.random.key(0)
   frozen = Frozen(backbone.weights, method.constants)
@@ -315,7 +315,7 @@ def test_maps_that_are_not_trained_are_found_again(trainable):
   stored = trees.unflatten(trees.flatten(phi))
   assert set(stored.get('maps', {})) == set(trainable)
   wanted = spaces.draw(sides, Z, 7)
-  found = joint.bases_of(method, stored)
+  found = joint.bases_of(method.constants, stored)
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
