@@ -189,6 +189,7 @@ def _batch(step: Step, mesh: Mesh) -> dict:
       'targets': jnp.zeros((step.batch_size, step.targets), jnp.int32),
     }
     if step.algorithm.episodes:
+      batch['task'] = jnp.zeros((step.batch_size, 1), jnp.int32)
       return features.episodes(batch, step.algorithm, step.shots)
     return batch
 
