@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from prompt_subspace import trees
+from prompt_subspace import vocabulary as vocabularies
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import huggingface, weights
 from prompt_subspace.deltas.base import Setting
@@ -87,7 +88,7 @@ def find(
   Args:
     name: `mini`, any folder that `weights.load` reads, or a T5X checkpoint on
       Google Cloud Storage (gs://...).
-    vocabulary: a sentencepiece model, where the folder has none.
+    vocabulary: a sentencepiece model, or `bytes`, where the folder has none.
     **changes: fields of the configuration to replace.
 
   Raises:
@@ -101,8 +102,7 @@ def find(
   elif huggingface.is_folder(pathlib.Path(name)):
     tree, config = huggingface.read(pathlib.Path(name))
     leaves = trees.flatten(tree)
-    own = pathlib.Path(name) / 'spiece.model'
-    known = Vocabulary(own) if own.exists() else None
+    known = vocabularies.of_folder(pathlib.Path(name))
   else:
     # in the host's memory, whatever the devices are
     with jax.default_device(jax.local_devices(backend='cpu')[0]):
@@ -116,11 +116,12 @@ def find(
       'its layers one by one.'
     )
   if vocabulary is not None:
-    known = Vocabulary(vocabulary)
+    known = vocabularies.find(vocabulary)
   if known is None:
     raise ValueError(
       f'vocabulary: expected a sentencepiece model, as {name} has none. Give '
-      'vocabulary="path/of/a.model"; that of T5 1.1 is spiece.model.'
+      'vocabulary="path/of/a.model"; that of T5 1.1 is spiece.model, of ByT5 '
+      '"bytes".'
     )
   if known.size > config.vocab_size:
     raise ValueError(

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from prompt_subspace import trees
+from prompt_subspace import vocabulary as vocabularies
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import forward, huggingface, sites
 from prompt_subspace.backbone.t5 import T5
@@ -74,7 +75,7 @@ def load(
   Args:
     name: `mini`, or a folder: our own, a T5X checkpoint in the legacy format,
       or a Hugging Face T5 with safetensors.
-    vocabulary: a sentencepiece model, where the folder has none.
+    vocabulary: a sentencepiece model, or `bytes`, where the folder has none.
     **changes: fields of the configuration to replace (dtype, weight_dtype,
       scan_layers, remat, dropout_rate, ...).
 
@@ -85,13 +86,11 @@ def load(
   folder = BUNDLED.get(str(name), pathlib.Path(name))
   if (folder / 'weights.safetensors').exists():
     weights, config = _read_own(folder)
-    vocabulary = vocabulary or _existing(folder / 'vocab.model')
   elif (folder / 'checkpoint').exists():
     weights = read_t5x(folder)
     config = infer_config(weights)
   elif huggingface.is_folder(folder):
     weights, config = huggingface.read(folder)
-    vocabulary = vocabulary or _existing(folder / 'spiece.model')
   else:
     raise ValueError(
       f'backbone: expected one of {sorted(BUNDLED)} or a folder with '
@@ -104,7 +103,9 @@ def load(
     str(name),
     config.replace(**changes),
     weights,
-    Vocabulary(vocabulary) if vocabulary else None,
+    vocabularies.find(vocabulary)
+    if vocabulary
+    else vocabularies.of_folder(folder),
   )
 
 
@@ -118,10 +119,6 @@ def _to_device(tree: dict) -> None:
       _to_device(value)
     else:
       tree[name] = jnp.asarray(np.asarray(value))
-
-
-def _existing(path: pathlib.Path) -> pathlib.Path | None:
-  return path if path.exists() else None
 
 
 def assemble(
@@ -230,8 +227,7 @@ def write(
   text = json.dumps(backbone.config.to_json(), indent=2)
   (folder / 'config.json').write_text(text + '\n', encoding='utf-8')
   if backbone.vocabulary is not None:
-    content = backbone.vocabulary.path.read_bytes()
-    (folder / 'vocab.model').write_bytes(content)
+    backbone.vocabulary.write(folder)
 
 
 def quantise(path: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

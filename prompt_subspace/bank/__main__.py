@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from prompt_subspace import deltas, reparams, trees
+from prompt_subspace import vocabulary as vocabularies
 from prompt_subspace.backbone import weights
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import (
@@ -128,7 +129,9 @@ def import_(known) -> int:
 def _loaded(name: str | None, vocabulary: str | None = None) -> Backbone | None:
   """Loads a backbone if this names one; else it is only noted."""
   if name in weights.BUNDLED or (name and pathlib.Path(name).is_dir()):
-    known = vocabulary and pathlib.Path(vocabulary).is_file()
+    known = vocabulary and (
+      vocabulary == vocabularies.BYTES or pathlib.Path(vocabulary).is_file()
+    )
     return weights.load(name, vocabulary if known else None)
   return None
 

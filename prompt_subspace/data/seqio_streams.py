@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 
+from prompt_subspace import vocabulary as vocabularies
 from prompt_subspace.data import tasks
 from prompt_subspace.vocabulary import Vocabulary
 
@@ -31,7 +32,7 @@ def mixture(
   Args:
     name: of the mixture.
     sources: names of tasks, see `tasks.find`.
-    vocabulary: the sentencepiece model of the backbone.
+    vocabulary: the sentencepiece model of the backbone, or `bytes`.
     data_dir: folder of task folders, for tasks that are split files.
     limit: K.
     register: (vocabulary, tfds_data_dir) -> None, what fills SeqIO's registry
@@ -50,7 +51,7 @@ def mixture(
     raise ValueError(
       f'sources: expected a list of task names, found {sources!r}.'
     )
-  made = Vocabulary(vocabulary)
+  made = vocabularies.find(vocabulary)
   if register is not None:
     _once(register, str(vocabulary), tfds_data_dir)
   members = [_member(source, made, data_dir) for source in sources]
@@ -69,7 +70,7 @@ def mixture(
 
 @functools.cache
 def _once(register: Callable, vocabulary: str, tfds_data_dir: str | None):
-  register(Vocabulary(vocabulary), tfds_data_dir)
+  register(vocabularies.find(vocabulary), tfds_data_dir)
 
 
 def _new_seed() -> int:

@@ -185,10 +185,9 @@ def _check_provider(
       f'task {name!r}: expected the features inputs and targets, found '
       f'{", ".join(found)}.'
     )
-  own = vocabulary.seqio().sp_model
   for feature in ('inputs', 'targets'):
     other = found[feature].vocabulary
-    if getattr(other, 'sp_model', None) != own:
+    if not vocabulary.reads_as(other):
       raise ValueError(
         f'task {name!r}: the vocabulary of its {feature} is {other}, that of '
         f'the backbone is {vocabulary}; register the task with the vocabulary '

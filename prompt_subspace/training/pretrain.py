@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from optax import contrib
 
 from prompt_subspace import objectives, trees
+from prompt_subspace import vocabulary as vocabularies
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import forward, sites
 from prompt_subspace.backbone import weights as backbones
@@ -228,7 +229,7 @@ def pretrain(
   given = _given(start, config, vocabulary)
   if given is not None:
     vocabulary = given.vocabulary.path
-  known = Vocabulary(vocabulary).size if vocabulary else pieces + 100
+  known = vocabularies.find(vocabulary).size if vocabulary else pieces + 100
   if known > config.vocab_size:
     raise ValueError(
       f'pieces: expected at most {config.vocab_size} tokens, the rows of the '
@@ -251,7 +252,7 @@ def pretrain(
 
   def run():
     tokens = (
-      Vocabulary(vocabulary)
+      vocabularies.find(vocabulary)
       if vocabulary
       else _vocabulary(texts, folder / 'vocab.model', pieces)
     )

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from prompt_subspace import objectives
 from prompt_subspace.backbone import forward, huggingface, weights
+from prompt_subspace.backbone import stored as backbones
 from tests import tiny
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
@@ -181,6 +182,54 @@ def test_load_reads_a_folder_and_write_gives_it_back(kind, tmp_path):
   again = weights.load(tmp_path / 'again')
   assert again.config == config
   assert again.fingerprint == backbone.fingerprint
+
+
+# the shape of ByT5: gated GELU, a head of its own, a shallow decoder, bytes
+BYT5 = tiny.CONFIG.replace(
+  vocab_size=384,
+  num_encoder_layers=3,
+  num_decoder_layers=1,
+  mlp_activations=('gelu', 'linear'),
+  logits_via_embedding=False,
+)
+
+
+def test_a_byt5_folder_has_bytes_for_a_vocabulary(tmp_path):
+  made = weights.random(BYT5, 2)
+  huggingface.write(tmp_path / 'theirs', made.weights, BYT5)
+  tokenizer = tmp_path / 'theirs' / 'tokenizer_config.json'
+  tokenizer.write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+  read = weights.load(tmp_path / 'theirs')
+  assert read.config == BYT5 and read.fingerprint == made.fingerprint
+  assert read.vocabulary.encode('hé') == [107, 198, 172]
+  # and so has our own copy of it
+  weights.write(tmp_path / 'ours', read)
+  again = weights.load(tmp_path / 'ours')
+  assert again.vocabulary.sha256 == read.vocabulary.sha256
+  assert again.fingerprint == made.fingerprint
+  found = backbones.find(str(tmp_path / 'theirs'))
+  assert found.vocabulary.size == 384
+  # by name, where a folder does not tell
+  tokenizer.unlink()
+  assert weights.load(tmp_path / 'theirs').vocabulary is None
+  named = weights.load(tmp_path / 'theirs', 'bytes')
+  assert named.vocabulary.size == 384
+
+
+def test_logits_of_a_byt5_equal_those_of_transformers_live(tmp_path):
+  script = live()
+  from transformers import T5ForConditionalGeneration
+
+  made = weights.random(BYT5, 2)
+  huggingface.write(tmp_path, made.weights, BYT5)
+  model = T5ForConditionalGeneration.from_pretrained(
+    tmp_path, attn_implementation='eager'
+  )
+  expected = within(stored('t5_1_1')[0], 'padded')
+  batch = {k: expected[k] % 384 for k in ('inputs', 'targets')}
+  found = script.run(model.eval(), batch)
+  logits = tiny.logits(tiny.PLAIN, BYT5, made.weights, {}, batch)
+  assert np.abs(logits - found['logits']).max() < TOLERANCE
 
 
 def test_shards_are_read_by_their_index(tmp_path):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from prompt_subspace.vocabulary import EOS, PAD, UNK, Vocabulary
+from prompt_subspace.vocabulary import EOS, PAD, UNK, Bytes, Vocabulary
 
 TEXTS = [
   'The film was warm.',
@@ -84,3 +84,32 @@ def test_bad_files(tmp_path, vocabulary, train_model):
     Vocabulary(other)
   with pytest.raises(ValueError, match='0 or more sentinels, found -1'):
     Vocabulary(vocabulary.path, extra_ids=-1)
+
+
+LETTERS = ('', 'plain words', 'Zürich, naïve — 日本語 🙂', 'tab\tand\nline')
+
+
+def test_bytes_are_those_of_seqio():
+  import seqio
+
+  theirs, ours = seqio.ByteVocabulary(125), Bytes()
+  assert ours.size == theirs.vocab_size == 384
+  assert ours.reads_as(theirs) and ours.reads_as(seqio.ByteVocabulary())
+  assert ours.seqio() == theirs
+  for text in LETTERS:
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text)
+    assert ours.decode(ids) == theirs.decode(ids) == text
+    # cut within a letter, with padding, specials and sentinels among it
+    odd = [0, 2, *ids[:-1], 300, ours.sentinel(0), 1, 90]
+    assert ours.decode(odd) == theirs.decode(odd[:-2])
+  assert ours.sentinel(0) == 383
+  with pytest.raises(ValueError, match='sentinel from 0 to 124, found 125'):
+    ours.sentinel(125)
+
+
+def test_bytes_are_those_of_transformers():
+  transformers = pytest.importorskip('transformers')
+  theirs, ours = transformers.ByT5Tokenizer(), Bytes()
+  for text in LETTERS:
+    assert theirs.encode(text) == [*ours.encode(text), 1]
