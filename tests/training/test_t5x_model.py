@@ -131,7 +131,8 @@ def advance(trainer, batches):
     ('lora', 0.01),
     ('full', 0.001),
     ('subspace', 0.1),
-    ('ipt', 0.01),
+    # at 0.01 rounding has grown to 2e-5 within 20 steps on some CPUs
+    ('ipt', 0.003),
   ],
 )
 def test_t5x_and_the_local_engine_give_the_same_losses(
