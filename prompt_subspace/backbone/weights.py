@@ -174,6 +174,7 @@ def setting(
     vocabulary.size - vocabulary.extra_ids if vocabulary else 0,
     labels,
     vocabulary.encode if vocabulary else None,
+    backbone.fingerprint,
   )
 
 

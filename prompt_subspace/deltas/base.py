@@ -25,6 +25,7 @@ class Setting(NamedTuple):
     vocab_limit: number of pieces; rows above it are sentinels and padding.
     labels: token ids of each label text of the task, without end token.
     encode: text -> token ids.
+    fingerprint: of the backbone's weights; empty where nobody asks.
   """
 
   config: Any
@@ -32,6 +33,7 @@ class Setting(NamedTuple):
   vocab_limit: int = 0
   labels: tuple[tuple[int, ...], ...] = ()
   encode: Callable[[str], list[int]] | None = None
+  fingerprint: str = ''
 
   @property
   def embedding(self) -> Float[Array, 'V D']:

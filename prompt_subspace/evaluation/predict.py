@@ -22,6 +22,9 @@ from prompt_subspace.vocabulary import Vocabulary
 
 # float32 logits of one evaluation batch stay below this many bytes
 LOGITS_BYTES = 128 * 2**20
+# rows of a call on an accelerator: tasks with other numbers of rows than this
+# share what is compiled
+ROWS = 8
 
 
 class Predictor(NamedTuple):
@@ -146,10 +149,11 @@ def predict(
   out = np.zeros((len(rows), count, longest), np.int32)
   found = np.zeros((len(rows), count), np.int32)
   mesh = predictor.mesh
-  for part in _parts(predictor, len(rows)):
-    # as many as a mesh divides; the last one is run again
-    filled = np.arange(meshes.padded(mesh, len(part)))
-    filled = np.asarray(rows, np.int32)[part][np.minimum(filled, len(part) - 1)]
+  size, parts = _parts(predictor, len(rows))
+  for part in parts:
+    # as many in each, and as many as a mesh divides; the last is run again
+    filled = np.minimum(np.arange(meshes.padded(mesh, size)), len(part) - 1)
+    filled = np.asarray(rows, np.int32)[part][filled]
     taken = _take(phi, filled)
     for width, indices in batches.in_order(lengths, batch_size, edges):
       chosen = meshes.put_batch(mesh, indices, rows=False)
@@ -170,16 +174,16 @@ def predict(
   ]
 
 
-def _parts(predictor: Predictor, count: int) -> list[np.ndarray]:
-  """Which rows are evaluated in one call.
+def _parts(predictor: Predictor, count: int) -> tuple[int, list[np.ndarray]]:
+  """How many rows a call has, and which: all calls are compiled once.
 
-  Where rows are computed one by one, each has calls of its own: they are
-  compiled once, however many rows there are.
+  Where rows are computed one by one, each has calls of its own.
   """
-  size = predictor.chunk or stack_rows.chunk_size(count)
   if predictor.mesh is not None:
     size = count
-  return np.split(np.arange(count), range(size, count, size))
+  else:
+    size = predictor.chunk or stack_rows.chunk_size(min(count, ROWS))
+  return size, np.split(np.arange(count), range(size, count, size))
 
 
 @jax.jit

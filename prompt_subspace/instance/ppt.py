@@ -3,8 +3,9 @@
 The self-supervised task: is the second sentence the one that follows the first
 (yes), another one of the same document (maybe), or one of another document
 (no)? The recipe writes it as a task folder, like any other: a prompt is tuned
-on it by gin/tune.gin, and taken as a start from its bank, as every source
-prompt is (gin/spot.gin, BANK).
+on it by gin/tune.gin, and taken as a start from its bank: by `prompt`, as a
+method of any study (gin/ipt.gin), or as every source prompt (gin/spot.gin,
+BANK).
 
 Source: Gu et al. 2022, "PPT: Pre-trained Prompt Tuning for Few-shot Learning",
 section 3.2 (sentence-pair classification).
@@ -16,9 +17,16 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from prompt_subspace import deltas
+from prompt_subspace.bank import store
 from prompt_subspace.data import corpus
 from prompt_subspace.data.orders import numbers, order
-from prompt_subspace.deltas.base import check_list, positive
+from prompt_subspace.deltas.base import Method, check_list, positive
 from prompt_subspace.training import job
 
 LABELS = ('yes', 'maybe', 'no')
@@ -78,6 +86,44 @@ def next_sentences(
 
   plan = f'task       {folder.name}: {json.dumps(counts)} pairs of sentences'
   return job.Job(folder, plan, {'texts': list(map(str, texts))}, run)
+
+
+def prompt(source: str, length: int = 20) -> Method:
+  """Prompt tuning from a stored prompt, such as that of the next-sentence task.
+
+  Args:
+    source: an entry of a bank; it is read when a run starts.
+    length: P, its prompt vectors.
+
+  Returns:
+    The method; phi = {'encoder': [P, D]}.
+
+  Raises:
+    ValueError: at `init`, there is no such entry, or it is no prompt of that
+      length for this backbone.
+  """
+  plain = deltas.prompt(length=length)
+
+  def init(key, setting):
+    del key
+    entry = store.read(epath.Path(source))
+    found = entry.card['fingerprint']
+    if setting.fingerprint and found != setting.fingerprint:
+      raise ValueError(
+        f'source: expected a prompt for the backbone {setting.fingerprint[:16]}'
+        f', found {source} for {(found or "unknown")[:16]}. Tune one on the '
+        'next-sentence task with this backbone (gin/ppt.gin).'
+      )
+    shapes = {'encoder': (length, setting.config.emb_dim)}
+    if (has := {n: np.shape(x) for n, x in entry.phi.items()}) != shapes:
+      raise ValueError(
+        f'source: expected a prompt of {shapes}, found {has} in {source}. Give '
+        'its length.'
+      )
+    return jax.tree.map(jnp.asarray, entry.phi)
+
+  settings = {**plain.settings, 'start': 'stored', 'stored': source}
+  return plain._replace(init=init, settings=settings)
 
 
 def sentences(text: str) -> list[str]:

@@ -1,9 +1,13 @@
 """The next-sentence task: pairs are what their labels say."""
 
+import jax
+import numpy as np
 import pytest
 
+from prompt_subspace.bank import store
 from prompt_subspace.data import arrays, tasks
 from prompt_subspace.instance import ppt
+from tests import tiny
 
 
 @pytest.fixture
@@ -69,6 +73,41 @@ def test_a_seed_draws_the_same_pairs(texts, tmp_path):
     ppt.next_sentences(texts, str(tmp_path / name), 30, 6, seed).run()
   one, same, other = (rows(tmp_path / n, 'train') for n in 'abc')
   assert one == same != other
+
+
+@pytest.fixture
+def entry(tmp_path):
+  """A stored prompt of four vectors for the tiny backbone."""
+  vectors = np.arange(4 * tiny.CONFIG.emb_dim, dtype=np.float32)
+  card = {'task': 'next_sentence', 'method': 'prompt', 'settings': {}}
+  card |= {'backbone': 'tiny', 'fingerprint': 'f' * 64}
+  folder = tmp_path / 'bank' / 'next'
+  phi = {'encoder': vectors.reshape(4, -1)}
+  store.write(folder, phi, card)
+  return str(folder), phi
+
+
+def test_a_prompt_starts_where_the_stored_one_ended(entry):
+  source, phi = entry
+  method = ppt.prompt(source, length=4)
+  setting = tiny.setting(fingerprint='f' * 64)
+  for seed in (0, 1):
+    found = method.init(jax.random.key(seed), setting)
+    np.testing.assert_array_equal(found['encoder'], phi['encoder'])
+  delta = method.expand(found, None)
+  np.testing.assert_array_equal(delta['encoder']['prompt'], phi['encoder'])
+  assert method.settings['stored'] == source
+
+
+def test_a_prompt_of_another_kind_is_refused(entry):
+  source, _ = entry
+  key = jax.random.key(0)
+  with pytest.raises(ValueError, match='source: .* for ffffffffffffffff'):
+    ppt.prompt(source, 4).init(key, tiny.setting(fingerprint='e' * 64))
+  with pytest.raises(ValueError, match=r"expected a prompt of {'encoder': \(5"):
+    ppt.prompt(source, 5).init(key, tiny.setting(fingerprint='f' * 64))
+  with pytest.raises(ValueError, match='expected a stored delta'):
+    ppt.prompt(source + '-none', 4).init(key, tiny.setting())
 
 
 def test_mistakes(texts, tmp_path):
