@@ -294,7 +294,7 @@ def test_the_transfer_study_is_a_job(sweep, real_data, tmp_path, capsys):
   plan = capsys.readouterr().out
   # of the paper's mixture, what there is data for
   assert 'mixture    paraphrase: mrpc, sts' in plan
-  assert 'sources    6 prompts, 100 steps each' in plan
+  assert 'sources    6 prompts, 2000 steps each' in plan
   assert check.main([*words, '--gin.POLICIES=["best-9"]']) == 2
   assert 'expected k up to 2' in capsys.readouterr().err
 
