@@ -74,7 +74,7 @@ class Study(NamedTuple):
     unions: group -> the training examples of its tasks in one.
     templates: task -> how it reads.
     majority: score of the constant answer by task.
-    engines: compiled functions of stage 2 by maps and size.
+    engines: compiled functions of stages 1 and 2, shared by spaces of a shape.
   """
 
   base: Stage
@@ -239,7 +239,10 @@ def joint_stage(study: Study, space: Space) -> Stage:
     settings=study.joint._replace(cache_encoder=False),
     keep=('joint',),
     algorithm=joint.algorithm(spaces.kinds(held), study.how),
-    engines={},
+    # as in stage 2: what differs by seed is a constant, not compiled
+    engines=study.engines.setdefault(
+      ('joint', space.maps, space.size, tasks), {}
+    ),
   )
 
 
@@ -271,7 +274,7 @@ def inside_stage(study: Study, space: Space, bases: spaces.Bases) -> Stage:
     keep=(),
     algorithm=INSIDE,
     # spaces of one shape share their compiled functions
-    engines=study.engines.setdefault((space.maps, space.size), {}),
+    engines=study.engines.setdefault(('inside', space.maps, space.size), {}),
   )
 
 

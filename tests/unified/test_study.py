@@ -10,7 +10,7 @@ from prompt_subspace import deltas, reparams, trees
 from prompt_subspace.bank import store
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.evaluation import predict
-from prompt_subspace.training import results, spec
+from prompt_subspace.training import engine, results, spec
 from prompt_subspace.unified import columns, evaluate, landscape, study
 from prompt_subspace.unified.joint import Joint
 from prompt_subspace.unified.landscape import Look
@@ -253,6 +253,37 @@ def test_the_short_pipeline_needs_no_originals_of_its_training_tasks(
   # 3 types: 2 unseen tasks, or 4 tasks; 2 spaces; 3 unseen places x 2 rates
   assert f'runs       {3 * 2 + 2 + 3 * 3 * 2},' in short.plan
   assert f'runs       {3 * 4 + 2 + 3 * 3 * 2},' in whole.plan
+
+
+def test_what_seeds_share_is_compiled_once_and_leaves_their_numbers_alone(
+  tmp_path, make
+):
+  short = {
+    'groups': {'one': GROUPS['one']},
+    'library': {'lora': LIBRARY['lora']},
+    'maps': {'linear': reparams.linear(down=False)},
+    'how': Joint(pipeline='short'),
+  }
+  # the second one's maps, codes and origin meet what the first one compiled
+  with pytest.MonkeyPatch.context() as patch:
+    made, real = [], engine.make
+    patch.setattr(engine, 'make', lambda *a: made.append(a) or real(*a))
+    make(tmp_path / 'both', seeds=[1, 0], **short).run()
+  # the original's, the maps' and the code's
+  assert len(made) == 3
+  make(tmp_path / 'alone', seeds=[0], **short).run()
+  both, alone = (
+    {r['cell']: r for r in table(tmp_path / n)} for n in ('both', 'alone')
+  )
+  assert len(both) == 2 * len(alone)
+  for cell, row in alone.items():
+    assert {**row, 'seconds': 0} == {**both[cell], 'seconds': 0}
+  (name,) = (n for n in alone if n.startswith('maps-'))
+  one, other = (
+    store.read(tmp_path / n / 'bank' / name).phi for n in ('both', 'alone')
+  )
+  trees.check_same(one, other, 'maps')
+  jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_kinds_of_maps_may_differ_by_type(tmp_path, make):
