@@ -26,8 +26,9 @@ demo: $(STAMP)
 	$(BIN)/python -m prompt_subspace.run --gin_file=$(DEMO)
 
 test: lint
-	@echo '== Tests, on the CPU'
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+	@echo '== Tests, on the CPU, a process for each core'
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest --numprocesses=logical \
+	  --maxprocesses=8 --dist=loadfile
 
 bench: $(STAMP)
 	@echo '== Speed and memory, on a machine that does nothing else'

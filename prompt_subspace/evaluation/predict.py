@@ -182,7 +182,8 @@ def _parts(predictor: Predictor, count: int) -> tuple[int, list[np.ndarray]]:
   if predictor.mesh is not None:
     size = count
   else:
-    size = predictor.chunk or stack_rows.chunk_size(min(count, ROWS))
+    size = predictor.chunk or stack_rows.chunk_size(ROWS)
+    size = min(size, count)
   return size, np.split(np.arange(count), range(size, count, size))
 
 

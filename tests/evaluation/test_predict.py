@@ -121,9 +121,10 @@ class Fake:
   mesh = None
 
   def __init__(self, chunk=None):
-    self.shapes, self.chunk = [], chunk
+    self.shapes, self.rows, self.chunk = [], [], chunk
 
   def rank(self, frozen, phi, batch, choices):
+    self.rows.append(len(phi['turned']))
     self.shapes.append((batch['inputs'].shape, choices.shape))
     answers = np.asarray(batch['inputs']).sum(axis=1) % 2
     return np.stack([answers ^ int(turned) for turned in phi['turned']])
@@ -149,6 +150,21 @@ def test_every_example_is_answered_once_whatever_the_batches(
   assert len({inputs[1] for inputs, _ in fake.shapes}) > 1
   if kind == 'multiple_choice':
     assert all(c[0] == 4 for _, c in fake.shapes), 'each has choices of its own'
+
+
+@pytest.mark.parametrize('count, calls', [(3, [3]), (8, [8]), (19, [8] * 3)])
+def test_on_an_accelerator_all_calls_have_as_many_rows(
+  small, monkeypatch, count, calls
+):
+  monkeypatch.setattr(predict.stack_rows, 'chunk_size', lambda rows: rows)
+  task = sample.task(small.vocabulary, 'classification', counts={'test': 4})
+  fake = Fake()
+  rows = np.arange(count) % 2
+  found = run(small, Fake.PHI, task, rows, fake, batch_size=4, buckets=1)
+  assert fake.rows == calls
+  one, other = run(small, Fake.PHI, task, (0, 1), Fake(1), batch_size=4)
+  assert one != other
+  assert found == [(one, other)[row] for row in rows]
 
 
 @pytest.mark.parametrize(
