@@ -51,7 +51,7 @@ def same(found, wanted):
   [
     ('prompt', MESHES),
     # the only one whose phi is divided, too
-    ('full', MESHES),
+    ('full', ('1,2,4', '2,2,2')),
     ('lora', MESHES[-1:]),
     ('subspace', MESHES[-1:]),
     ('maml', MESHES[-1:]),
