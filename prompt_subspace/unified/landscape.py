@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from prompt_subspace.training import hosts
+from prompt_subspace.training.progress import Progress
 
 # codes that are evaluated in one call, and stored when it ends
 BLOCK = 63
@@ -115,17 +116,22 @@ def evaluate(
   known = read(path) if path.exists() else []
   planned = [(t, i) for t in types for i in range(len(points))]
   _check(path, known, planned, points)
+  if len(known) == len(planned):
+    return known
   held = codes(where, points)
-  while len(known) < len(planned):
-    kind, first = planned[len(known)]
-    last = min(first + BLOCK, len(points))
-    found = score(kind, held[first:last])
-    rows = [
-      {'x': float(x), 'y': float(y), 'type': kind, 'score': float(value)}
-      for (x, y), value in zip(points[first:last], found, strict=True)
-    ]
-    _add(path, rows)
-    known += rows
+  title = f'[landscape] {path.stem}'
+  with Progress(len(planned), title, start=len(known)) as bar:
+    while len(known) < len(planned):
+      kind, first = planned[len(known)]
+      last = min(first + BLOCK, len(points))
+      found = score(kind, held[first:last])
+      rows = [
+        {'x': float(x), 'y': float(y), 'type': kind, 'score': float(value)}
+        for (x, y), value in zip(points[first:last], found, strict=True)
+      ]
+      _add(path, rows)
+      known += rows
+      bar.update(len(known), 0, {})
   return known
 
 

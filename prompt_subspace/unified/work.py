@@ -11,6 +11,7 @@ from prompt_subspace.bank import store
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import cells, job, results, stage
 from prompt_subspace.training.cells import Cell
+from prompt_subspace.training.progress import Progress
 from prompt_subspace.training.stage import Stage
 from prompt_subspace.unified import (
   columns,
@@ -106,7 +107,7 @@ def run(study: Study, identity: Mapping[str, Any], look: Look) -> None:
       study, space, joint.bases_of(where.library['joint'].constants, found)
     )
     finish(inside, _inside(study, space, inside), title)
-    _recover(study, space, where.library['joint'], inside, found)
+    _recover(study, space, where.library['joint'], inside, found, title)
     drawn += _landscapes(study, space, inside, look)
   _collect(study, made)
   rows = [r for s in study.spaces for r in _stored(study, s)]
@@ -136,37 +137,52 @@ def _stored(study: Study, space: Space) -> list[dict[str, Any]]:
   return results.read_csv(_place(study, space), columns.RECOVERY)
 
 
-def _recover(study, space, method, inside: Stage, phi) -> None:
-  """Writes what codes reach in a space, once."""
+def _recover(study, space, method, inside: Stage, phi, title: str) -> None:
+  """Writes what codes reach in a space, line by line; what is there stays."""
   path = _place(study, space)
-  known = _stored(study, space) if path.exists() else []
-  group = study.groups[space.group]
-  have = {(r['stage'], r['task'], r['source'], r['type']) for r in known}
+  rows = _stored(study, space) if path.exists() else []
+  have = {(r['stage'], r['task'], r['source'], r['type']) for r in rows}
+  left = [
+    use
+    for use in _uses(study, space)
+    if (_stage(study, space, *use), *use) not in have
+  ]
+  if not left:
+    return
   codes = joint.codes_of(plan.sides(study, space), method, phi, study.how)
-  rows = list(known)
-  for kind in study.types:
-    for number, task in enumerate(group.train):
-      if ('approximation', task, kind, kind) not in have:
-        code = codes[kind][number]
-        one = {'code': code, 'cell': f'maps-{space.id}', 'step': 0}
-        rows.append(_row(study, space, inside, task, kind, kind, [one]))
-  for task, source in itertools.product(group.unseen, study.types):
-    tried = plan.path(
-      study, plan.inside_cells(study, space, inside, task, source)
-    )
-    for kind in study.types:
-      name = 'inside' if kind == source else 'transfer'
-      if (name, task, source, kind) not in have:
-        rows.append(_row(study, space, inside, task, source, kind, tried))
-  if len(rows) > len(known):
-    results.write_csv(path, rows, columns.RECOVERY)
+  train = study.groups[space.group].train
+  with Progress(len(left), f'[{title}codes] {space.id}') as bar:
+    for number, (task, source, kind) in enumerate(left, start=1):
+      if task in train:
+        code = codes[kind][train.index(task)]
+        tried = [{'code': code, 'cell': f'maps-{space.id}', 'step': 0}]
+      else:
+        cells_of = plan.inside_cells(study, space, inside, task, source)
+        tried = plan.path(study, cells_of)
+      rows.append(_row(study, space, inside, task, source, kind, tried))
+      results.write_csv(path, rows, columns.RECOVERY)
+      bar.update(number, 0, {})
+
+
+def _uses(study: Study, space: Space) -> list[tuple[str, str, str]]:
+  """Which codes are used: (task, type that found it, type that uses it)."""
+  group, types = study.groups[space.group], study.types
+  own = [(task, kind, kind) for kind in types for task in group.train]
+  return [*own, *itertools.product(group.unseen, types, types)]
+
+
+def _stage(study: Study, space: Space, task: str, source: str, kind: str):
+  """What a line of recovery.csv is about."""
+  if task in study.groups[space.group].train:
+    return 'approximation'
+  return 'inside' if kind == source else 'transfer'
 
 
 def _row(study, space, inside: Stage, task, source, kind, tried):
   """One line of recovery.csv."""
-  seen = task in study.groups[space.group].train
+  name = _stage(study, space, task, source, kind)
   data = study.data[task]
-  if kind == source and not seen:
+  if name == 'inside':
     # known from the run itself
     own = plan.best(study, plan.inside_cells(study, space, inside, task, kind))
     row = cells.read(study.folder, [own.id])[0]
@@ -178,9 +194,8 @@ def _row(study, space, inside: Stage, task, source, kind, tried):
   if task in plan.original_tasks(study):
     cell = plan.best(study, plan.original_cells(study, task, kind, space.seed))
     original = cells.read(study.folder, [cell.id])[0]['test']
-  stages = {True: 'inside', False: 'transfer'}
   return {
-    'stage': 'approximation' if seen else stages[kind == source],
+    'stage': name,
     'group': space.group,
     'maps': space.maps,
     'size': space.size,

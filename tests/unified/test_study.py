@@ -1,6 +1,7 @@
 """The study: what is run, on what, and that its numbers are what they say."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +12,13 @@ from prompt_subspace.bank import store
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import engine, results, spec
-from prompt_subspace.unified import columns, evaluate, landscape, study
+from prompt_subspace.unified import (
+  columns,
+  evaluate,
+  landscape,
+  study,
+  transfer,
+)
 from prompt_subspace.unified.joint import Joint
 from prompt_subspace.unified.landscape import Look
 from tasks import english  # noqa: F401  registers the templates of real tasks
@@ -103,6 +110,28 @@ def test_the_whole_study_runs_and_is_made_once(finished, make, capsys):
   make(finished, **ONE).run()
   assert (finished / 'recovery.csv').read_text() == before
   assert 'evaluations in' not in capsys.readouterr().out
+
+
+def test_codes_that_were_evaluated_are_not_evaluated_again(
+  finished, make, tmp_path, monkeypatch
+):
+  folder = tmp_path / 'cut'
+  shutil.copytree(finished, folder)
+  (path,) = (folder / 'recovery').iterdir()
+  lines = path.read_text().splitlines(keepends=True)
+  # as a run that was killed after five of its twelve lines
+  path.write_text(''.join(lines[:6]))
+  (folder / 'recovery.csv').unlink()
+  asked = []
+  real = transfer.transfer
+  monkeypatch.setattr(
+    transfer, 'transfer', lambda *a: asked.append(a[1]) or real(*a)
+  )
+  make(folder, **ONE).run()
+  assert path.read_text() == ''.join(lines)
+  left = [line.split(',') for line in lines[6:]]
+  # what a run has found itself is known
+  assert len(asked) == sum(r[0] != 'inside' for r in left) > 0
 
 
 def test_tuning_with_the_type_itself_is_its_run(finished):
