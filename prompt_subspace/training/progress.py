@@ -191,7 +191,8 @@ class Progress:
     parts = [] if self._loss is None else [f'loss {self._loss:.4g}']
     if len(self._window) > 1:
       steps, examples = self._speeds()
-      parts.append(f'{examples:.3g} examples/s')
+      if examples:
+        parts.append(f'{examples:.3g} examples/s')
       if steps:
         left = (self._total - self._step) / steps
         parts.append(f'{tqdm.tqdm.format_interval(left)} left')

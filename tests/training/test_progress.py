@@ -70,6 +70,14 @@ def test_speeds_forget_the_compilation(clock):
   )
 
 
+def test_what_has_no_examples_has_no_speed(clock):
+  stream = io.StringIO()
+  with Progress(10, 'codes', interval=0, stream=stream) as shown:
+    clock.now += 3
+    shown.update(1, 0, {})
+  assert stream.getvalue() == 'codes 10% 1/10, 00:27 left\n'
+
+
 def test_steps_go_forward_within_the_total():
   with pytest.raises(ValueError, match='start.*0 to total = 10, found 11'):
     Progress(10, 'p', start=11, stream=io.StringIO())
