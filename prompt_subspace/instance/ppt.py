@@ -17,16 +17,13 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
 from prompt_subspace import deltas
 from prompt_subspace.bank import store
 from prompt_subspace.data import corpus
 from prompt_subspace.data.orders import numbers, order
-from prompt_subspace.deltas.base import Method, check_list, positive
+from prompt_subspace.deltas.base import Method, check_list, positive, unbound
 from prompt_subspace.training import job
 
 LABELS = ('yes', 'maybe', 'no')
@@ -92,20 +89,18 @@ def prompt(source: str, length: int = 20) -> Method:
   """Prompt tuning from a stored prompt, such as that of the next-sentence task.
 
   Args:
-    source: an entry of a bank; it is read when a run starts.
+    source: an entry of a bank; it is read when the method is bound.
     length: P, its prompt vectors.
 
   Returns:
-    The method; phi = {'encoder': [P, D]}.
+    The method, `deltas.prompt` with start `stored`; phi = {'encoder': [P, D]}.
 
   Raises:
-    ValueError: at `init`, there is no such entry, or it is no prompt of that
-      length for this backbone.
+    ValueError: when it is bound, there is no such entry, it is no prompt, or
+      one for another backbone; at `init`, it has another length.
   """
-  plain = deltas.prompt(length=length)
 
-  def init(key, setting):
-    del key
+  def bind(setting):
     entry = store.read(epath.Path(source))
     found = entry.card['fingerprint']
     if setting.fingerprint and found != setting.fingerprint:
@@ -114,16 +109,15 @@ def prompt(source: str, length: int = 20) -> Method:
         f', found {source} for {(found or "unknown")[:16]}. Tune one on the '
         'next-sentence task with this backbone (gin/ppt.gin).'
       )
-    shapes = {'encoder': (length, setting.config.emb_dim)}
-    if (has := {n: np.shape(x) for n, x in entry.phi.items()}) != shapes:
+    if set(entry.phi) != {'encoder'} or entry.card['method'] != 'prompt':
       raise ValueError(
-        f'source: expected a prompt of {shapes}, found {has} in {source}. Give '
-        'its length.'
+        f'source: expected a prompt of the encoder, found {source} of the '
+        f'method {entry.card["method"]!r} with {sorted(entry.phi)}.'
       )
-    return jax.tree.map(jnp.asarray, entry.phi)
+    array = entry.phi['encoder']
+    return deltas.prompt(length=length, start='stored', stored=array)
 
-  settings = {**plain.settings, 'start': 'stored', 'stored': source}
-  return plain._replace(init=init, settings=settings)
+  return unbound('prompt', bind, {'length': length, 'source': source})
 
 
 def sentences(text: str) -> list[str]:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from prompt_subspace import deltas
 from prompt_subspace.bank import store
 from prompt_subspace.data import arrays, tasks
 from prompt_subspace.instance import ppt
@@ -87,27 +88,43 @@ def entry(tmp_path):
   return str(folder), phi
 
 
+def bound(source, length, mark='f' * 64):
+  setting = tiny.setting(fingerprint=mark)
+  return deltas.bound(ppt.prompt(source, length), setting), setting
+
+
 def test_a_prompt_starts_where_the_stored_one_ended(entry):
   source, phi = entry
-  method = ppt.prompt(source, length=4)
-  setting = tiny.setting(fingerprint='f' * 64)
+  method, setting = bound(source, 4)
   for seed in (0, 1):
     found = method.init(jax.random.key(seed), setting)
     np.testing.assert_array_equal(found['encoder'], phi['encoder'])
   delta = method.expand(found, None)
   np.testing.assert_array_equal(delta['encoder']['prompt'], phi['encoder'])
-  assert method.settings['stored'] == source
+
+
+def test_another_prompt_under_the_same_name_is_another_method(entry):
+  source, phi = entry
+  before = bound(source, 4)[0].settings
+  assert bound(source, 4)[0].settings == before
+  card = store.read(source).card
+  store.write(source, {'encoder': phi['encoder'] + 1}, card)
+  assert bound(source, 4)[0].settings != before
 
 
 def test_a_prompt_of_another_kind_is_refused(entry):
-  source, _ = entry
-  key = jax.random.key(0)
+  source, phi = entry
   with pytest.raises(ValueError, match='source: .* for ffffffffffffffff'):
-    ppt.prompt(source, 4).init(key, tiny.setting(fingerprint='e' * 64))
-  with pytest.raises(ValueError, match=r"expected a prompt of {'encoder': \(5"):
-    ppt.prompt(source, 5).init(key, tiny.setting(fingerprint='f' * 64))
+    bound(source, 4, mark='e' * 64)
+  method, setting = bound(source, 5)
+  with pytest.raises(ValueError, match=r'expected a prompt of shape \(5'):
+    method.init(jax.random.key(0), setting)
   with pytest.raises(ValueError, match='expected a stored delta'):
-    ppt.prompt(source + '-none', 4).init(key, tiny.setting())
+    bound(source + '-none', 4)
+  card = store.read(source).card
+  store.write(source, {**phi, 'decoder': phi['encoder']}, card)
+  with pytest.raises(ValueError, match=r"with \['decoder', 'encoder'\]"):
+    bound(source, 4)
 
 
 def test_mistakes(texts, tmp_path):
