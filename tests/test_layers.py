@@ -14,12 +14,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = 'prompt_subspace'
 
 # part of the package -> the other parts that it may import
-BASE = {'trees', 'objectives', 'vocabulary'}
+BASE = {'trees', 'objectives', 'vocabulary', 'heap'}
 FLOOR = {*BASE, 'deltas', 'reparams', 'backbone', 'data'}
 ENGINE = {*FLOOR, 'training', 'evaluation', 'bank'}
 ROOMS = ('spot', 'meta', 'unified', 'instance')
 ALLOWED = {
   'trees': set(),
+  'heap': set(),
   'vocabulary': set(),
   'objectives': {'trees'},
   'deltas': BASE,
@@ -50,7 +51,7 @@ HELD = {
 # part -> all that it may need at the top besides the standard library
 ARRAYS = {'jax', 'numpy', 'jaxtyping'}
 NEEDED = {
-  **dict.fromkeys(('trees', 'objectives', 'deltas', 'reparams'), ARRAYS),
+  **dict.fromkeys(('trees', 'heap', 'objectives', 'deltas', 'reparams'), ARRAYS),
   'vocabulary': {'sentencepiece'},
   'data': {'numpy', 'jaxtyping'},
 }

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
-from prompt_subspace import trees
+from prompt_subspace import heap, trees
 from prompt_subspace import vocabulary as vocabularies
 from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import forward, huggingface, sites
@@ -99,7 +99,7 @@ def load(
       f'{str(name)!r}.'
     )
   _to_device(weights)
-  return assemble(
+  loaded = assemble(
     str(name),
     config.replace(**changes),
     weights,
@@ -107,6 +107,9 @@ def load(
     if vocabulary
     else vocabularies.of_folder(folder),
   )
+  del weights  # in another form they are copies
+  heap.give_back()
+  return loaded
 
 
 def _to_device(tree: dict) -> None:

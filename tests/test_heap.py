@@ -1,0 +1,44 @@
+"""Freed memory goes back to the system, at once and after compilations."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from prompt_subspace import heap
+
+
+def test_compilations_are_heard_of(monkeypatch):
+  calls = []
+  monkeypatch.setattr(heap, '_trim', lambda: calls.append)
+  monkeypatch.setattr(heap, 'LITTLE', 0.0)
+  heap.give_back()
+  assert calls == [0]
+  jax.jit(lambda x: jnp.sin(x) + len(calls))(jnp.arange(3.0))
+  assert len(calls) > 1
+  monkeypatch.setattr(heap, 'LITTLE', 1e9)
+  heard = len(calls)
+  jax.jit(lambda x: jnp.cos(x) + heard)(jnp.arange(3.0))
+  assert len(calls) == heard
+
+
+def test_nothing_is_done_without_glibc(monkeypatch):
+  monkeypatch.setattr(heap, '_trim', lambda: None)
+  monkeypatch.setattr(
+    heap, '_listen', lambda: pytest.fail('nothing to do after compilations')
+  )
+  heap.give_back()
+
+
+@pytest.mark.skipif(heap._trim() is None, reason='no malloc_trim')
+def test_freed_memory_leaves_the_process():
+  def resident():
+    with open('/proc/self/statm', encoding='ascii') as file:
+      return int(file.read().split()[1]) * 4096
+
+  # many small blocks with one that stays behind them: malloc keeps them
+  held = [bytearray(1000) for _ in range(60_000)]
+  last = bytearray(1000)
+  del held
+  before = resident()
+  heap.give_back()
+  assert before - resident() > 30e6, len(last)
