@@ -9,6 +9,7 @@ refused for other rows.
 import json
 import pathlib
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -214,6 +215,45 @@ def stored(
   file = _file(folder, task.name, k, k if held is None else held, seed)
   split = load(file, task) if file.exists() else draw(task, k, seed, held)
   return apply(task, split)
+
+
+def splits(
+  tasks: Mapping[str, TaskArrays],
+  shots: Mapping[str, int | None],
+  seeds: Iterable[int],
+  folder: str | pathlib.Path,
+  held: int | None = None,
+) -> dict[tuple[str, int], TaskArrays]:
+  """The splits of several tasks, see `stored`.
+
+  Args:
+    tasks: name -> its arrays.
+    shots: name -> k, None for the task as it is.
+    seeds: of the draws.
+    folder: of the stored splits.
+    held: as of `draw`.
+
+  Returns:
+    (name, seed) -> the task with that split.
+
+  Raises:
+    ValueError: tasks with too few examples; names them all.
+  """
+  out: dict[tuple[str, int], TaskArrays] = {}
+  wrong: list[str] = []
+  seeds = [int(seed) for seed in seeds]
+  for name, task in tasks.items():
+    k = shots[name]
+    try:
+      for seed in seeds:
+        out[name, seed] = (
+          task if k is None else stored(task, k, seed, folder, held)
+        )
+    except ValueError as error:
+      wrong.append(str(error))
+  if wrong:
+    raise ValueError('\n'.join(wrong))
+  return out
 
 
 def keep(task: TaskArrays, folder: str | pathlib.Path) -> None:

@@ -155,10 +155,9 @@ def learn(
   targets = tuple(n for n in targets if n in found)
   _check_sides(sources, targets)
   tasks = suite.prepare(base, found, data_dir, cache, max_input, max_target)
-  sides = {
-    int(seed): [tasks.split(n, int(seed), source_shots) for n in sources]
-    for seed in learned
-  }
+  learned, splits = tuple(map(int, learned)), tuple(map(int, splits))
+  side = tasks.splits(sources, learned, source_shots)
+  sides = {seed: [side[n, seed] for n in sources] for seed in learned}
   study = Study(
     upstream={
       n: plan.Learning(_upstream(base, method, learners[n]), learners[n].rate)
@@ -171,16 +170,12 @@ def learn(
     ),
     method=method.name,
     algorithms=names,
-    learned=tuple(map(int, learned)),
-    splits=tuple(map(int, splits)),
+    learned=learned,
+    splits=splits,
     sources=sources,
     targets=targets,
     suite=tasks,
-    data={
-      (n, int(split)): tasks.split(n, int(split), shots)
-      for n in targets
-      for split in splits
-    },
+    data=tasks.splits(targets, splits, shots),
     unions={
       s: mixtures.join(side, name='sources') for s, side in sides.items()
     },

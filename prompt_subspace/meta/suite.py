@@ -32,12 +32,14 @@ class Suite(NamedTuple):
   templates: Mapping[str, Template]
   folder: pathlib.Path
 
-  def split(self, task: str, number: int, shots: int | None) -> TaskArrays:
-    """Returns a few-shot split of a task.
+  def splits(
+    self, names: Sequence[str], numbers: Sequence[int], shots: int | None
+  ) -> dict[tuple[str, int], TaskArrays]:
+    """Returns (task, number) -> that few-shot split of the task.
 
     Args:
-      task: its name.
-      number: of the split, 0, 1, ...
+      names: of tasks.
+      numbers: of the splits, 0, 1, ...
       shots: k examples per class, and 2 k in all where there are no classes,
         to train on and as many to validate on (Ye et al. 2021, section 4.2);
         None takes all. CrossFit's sets are as they were built.
@@ -45,18 +47,27 @@ class Suite(NamedTuple):
     Raises:
       ValueError: too few examples, or a set that CrossFit does not have.
     """
-    found = self.whole[task]
-    if len(found) > 1:
-      if not 0 <= number < len(found):
+    built = {n: self.whole[n] for n in names if len(self.whole[n]) > 1}
+    for name, sets in built.items():
+      if wrong := [i for i in numbers if not 0 <= i < len(sets)]:
         raise ValueError(
-          f'splits: expected numbers from 0 to {len(found) - 1} for the '
-          f'few-shot sets of {task!r}, found {number}.'
+          f'splits: expected numbers from 0 to {len(sets) - 1} for the '
+          f'few-shot sets of {name!r}, found {wrong}.'
         )
-      return found[number]
-    if shots is None:
-      return found[0]
-    k = shots if found[0].kind == 'classification' else 2 * shots
-    return fewshot.stored(found[0], k, number, self.folder)
+    drawn = {n: self.whole[n][0] for n in names if n not in built}
+    counts = {n: _count(task, shots) for n, task in drawn.items()}
+    found = fewshot.splits(drawn, counts, numbers, self.folder)
+    return {
+      (n, i): built[n][i] if n in built else found[n, i]
+      for n in names
+      for i in numbers
+    }
+
+
+def _count(task: TaskArrays, shots: int | None) -> int | None:
+  if shots is None or task.kind == 'classification':
+    return shots
+  return 2 * shots
 
 
 def places(

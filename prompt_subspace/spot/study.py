@@ -254,14 +254,11 @@ def _has_data(name: str, data_dir) -> bool:
 
 def _few(whole, names, seeds, side: Side, base: Stage):
   """Returns (task, seed) -> what it is trained on, as a side asks."""
-  folder = base.folder / 'splits'
-  return {
-    (name, seed): whole[name]
-    if side.shots is None
-    else fewshot.stored(whole[name], side.shots, seed, folder, side.held)
-    for name in dict.fromkeys(names)
-    for seed in map(int, seeds)
-  }
+  tasks = {name: whole[name] for name in names}
+  shots = dict.fromkeys(tasks, side.shots)
+  return fewshot.splits(
+    tasks, shots, seeds, base.folder / 'splits', side.held
+  )
 
 
 def _mixed(pool, members, seeds, limit, held_out):

@@ -146,12 +146,12 @@ def cross_validate(
   known = {name: trials.shots_of(shots, name) for name in tasks}
   identity = _identity(where, loaded, known, folds)
   job.check(where.folder, identity)
-  data = {
-    (name, seed): fewshot.stored(
-      loaded[name], known[name], seed, where.folder / 'splits'
-    )
-    for name, seed in dict.fromkeys((c.task, c.seed) for c in asked)
-  }
+  data = fewshot.splits(
+    loaded,
+    known,
+    dict.fromkeys(c.seed for c in asked),
+    where.folder / 'splits',
+  )
   majority = {
     name: predict.majority(x, 'test', settings.test_examples)['score']
     for name, x in loaded.items()

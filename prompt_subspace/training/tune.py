@@ -9,7 +9,6 @@ from prompt_subspace import trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
-from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.deltas import METHODS
 from prompt_subspace.deltas.base import Method, check_list
 from prompt_subspace.evaluation import predict
@@ -168,16 +167,15 @@ def _cells(where: Stage, found, loaded, runs, shots) -> list[Cell]:
     name: predict.majority(arrays, 'test', limit)['score']
     for name, arrays in loaded.items()
   }
-  shown: dict[tuple[str, int], TaskArrays] = {}
+  shown = fewshot.splits(
+    loaded,
+    dict.fromkeys(loaded, shots),
+    dict.fromkeys(run.seed for run in runs),
+    where.folder / 'splits',
+  )
   out = []
   for run in runs:
-    whole, place = loaded[run.task], (run.task, run.seed)
-    if place not in shown:
-      shown[place] = (
-        whole
-        if shots is None
-        else fewshot.stored(whole, shots, run.seed, where.folder / 'splits')
-      )
+    whole = loaded[run.task]
     start = functools.partial(
       stage.initial, where, run.method, whole, run.seed, run.id
     )
@@ -185,7 +183,7 @@ def _cells(where: Stage, found, loaded, runs, shots) -> list[Cell]:
       Cell(
         id=run.id,
         task=run.task,
-        data=shown[place],
+        data=shown[run.task, run.seed],
         method=run.method,
         seed=run.seed,
         rate=run.rate,

@@ -198,3 +198,19 @@ def test_files_that_are_no_splits(tmp_path, content):
     path.write_text(content)
   with pytest.raises(ValueError, match='split.json: .*fewshot.draw'):
     fewshot.load(path, make_task([20, 20]))
+
+
+def test_splits_of_several_tasks(tmp_path):
+  tasks = {'a': make_task([9, 9], 'a'), 'b': make_task([9, 9], 'b')}
+  found = fewshot.splits(tasks, {'a': 2, 'b': None}, [0, 1], tmp_path)
+  assert list(found) == [('a', 0), ('a', 1), ('b', 0), ('b', 1)]
+  assert len(found['a', 1].splits['train'].labels) == 4
+  assert found['b', 1] is tasks['b']
+  alone = fewshot.stored(tasks['a'], 2, 1, tmp_path)
+  assert found['a', 1].record['checksum'] == alone.record['checksum']
+
+
+def test_splits_names_every_task_with_too_few(tmp_path):
+  tasks = {n: make_task([9, c], n) for n, c in zip('abc', (3, 9, 2))}
+  with pytest.raises(ValueError, match="'a' has 3.*\n.*'c' has 2"):
+    fewshot.splits(tasks, dict.fromkeys(tasks, 4), [0], tmp_path)
