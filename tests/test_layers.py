@@ -51,7 +51,9 @@ HELD = {
 # part -> all that it may need at the top besides the standard library
 ARRAYS = {'jax', 'numpy', 'jaxtyping'}
 NEEDED = {
-  **dict.fromkeys(('trees', 'heap', 'objectives', 'deltas', 'reparams'), ARRAYS),
+  **dict.fromkeys(
+    ('trees', 'heap', 'objectives', 'deltas', 'reparams'), ARRAYS
+  ),
   'vocabulary': {'sentencepiece'},
   'data': {'numpy', 'jaxtyping'},
 }

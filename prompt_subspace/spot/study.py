@@ -256,9 +256,7 @@ def _few(whole, names, seeds, side: Side, base: Stage):
   """Returns (task, seed) -> what it is trained on, as a side asks."""
   tasks = {name: whole[name] for name in names}
   shots = dict.fromkeys(tasks, side.shots)
-  return fewshot.splits(
-    tasks, shots, seeds, base.folder / 'splits', side.held
-  )
+  return fewshot.splits(tasks, shots, seeds, base.folder / 'splits', side.held)
 
 
 def _mixed(pool, members, seeds, limit, held_out):

@@ -211,6 +211,6 @@ def test_splits_of_several_tasks(tmp_path):
 
 
 def test_splits_names_every_task_with_too_few(tmp_path):
-  tasks = {n: make_task([9, c], n) for n, c in zip('abc', (3, 9, 2))}
+  tasks = {n: make_task([9, c], n) for n, c in {'a': 3, 'b': 9, 'c': 2}.items()}
   with pytest.raises(ValueError, match="'a' has 3.*\n.*'c' has 2"):
     fewshot.splits(tasks, dict.fromkeys(tasks, 4), [0], tmp_path)
