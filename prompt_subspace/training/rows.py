@@ -142,13 +142,14 @@ def map_rows(
     function: of one row.
     rows: stacked.
     chunk: rows computed at once, on each part of the mesh; None suits the
-      device.
+      device. Down to half of it are, where none are left over then: a remainder
+      is a second program to compile.
     mesh: its axis `row` divides the rows.
   """
 
   def run(rows):
     count = jax.tree.leaves(rows)[0].shape[0]
-    size = chunk or chunk_size(count)
+    size = _even(count, chunk or chunk_size(count))
     if size >= count > 1:
       return jax.vmap(function)(rows)
     if size == 1:
@@ -156,6 +157,12 @@ def map_rows(
     return jax.lax.map(function, rows, batch_size=size)
 
   return meshes.over_rows(mesh, run, rows)
+
+
+def _even(count: int, chunk: int) -> int:
+  """Returns the largest divisor of `count` from chunk / 2 on, or `chunk`."""
+  sizes = range(min(chunk, count), (chunk - 1) // 2, -1)
+  return next((n for n in sizes if count % n == 0), chunk)
 
 
 def microbatch_size(

@@ -151,6 +151,30 @@ def test_map_rows_covers_all_rows(count, chunk):
   np.testing.assert_array_equal(found, np.asarray(tree['a']).sum(1) + 1)
 
 
+@pytest.mark.parametrize(
+  'count, chunk, sizes',
+  [
+    (6, 4, {3}),  # none left over
+    (8, 4, {4}),
+    (7, 3, {3, 1}),
+    (5, 4, {4, 1}),  # one at a time would be much slower
+    (10, None, {1}),
+  ],
+)
+def test_rows_at_once_leave_none_over_if_they_can(count, chunk, sizes):
+  seen = set()
+
+  traced = jax.custom_batching.custom_vmap(lambda row: row + 0)
+
+  @traced.def_vmap
+  def _(axis_size, in_batched, row):
+    seen.add(axis_size)
+    return row + 0, True
+
+  rows.map_rows(traced, jnp.arange(float(count)), chunk)
+  assert (seen or {1}) == sizes
+
+
 def test_a_row_is_named_by_seed_and_id_alone():
   assert rows.row_key(3, 'sst2-lora') == (3, zlib.crc32(b'sst2-lora'))
   keys = [(0, 'a'), (1, 'a'), (0, 'b')]
