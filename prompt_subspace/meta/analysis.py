@@ -32,7 +32,7 @@ class Target(NamedTuple):
   Attributes:
     algorithm: its name.
     target: its name.
-    metric: of its scores.
+    metric: of its scores; of several, joined by commas, they are the mean.
     splits: the S seeds of the algorithm.
     scores: test scores.
     relative: relative gains in percent.
@@ -140,11 +140,15 @@ def relative_gain(score: float, base: float, metric: str) -> float:
   """Returns 100 (score - base) / base; NaN where that has no meaning.
 
   It has none for a `base` of 0 or less, nor for a metric that can be negative
-  (`SIGNED`).
+  (`SIGNED`), alone or among others.
   """
-  if metric in SIGNED or not base > 0:
+  if _signed(metric) or not base > 0:
     return math.nan
   return 100 * (score - base) / base
+
+
+def _signed(metric: str) -> list[str]:
+  return [name for name in metric.split(', ') if name in SIGNED]
 
 
 def of_targets(chosen: Sequence[Row]) -> list[Target]:
@@ -210,8 +214,8 @@ def gains(targets: Sequence[Target]) -> list[Gain]:
 
 def _why(target: Target) -> str:
   """Why a relative gain is undefined."""
-  if target.metric in SIGNED:
-    return f'{target.metric} can be negative'
+  if signed := _signed(target.metric):
+    return f'{signed[0]} can be negative'
   if np.isnan(target.points).any():
     return 'a score is missing on a split, its own or that of prompt tuning'
   return 'prompt tuning scores 0 on a split'

@@ -7,7 +7,7 @@ from typing import Any
 
 from prompt_subspace import trees
 from prompt_subspace.data import fewshot
-from prompt_subspace.meta import analysis, columns, plan
+from prompt_subspace.meta import columns, plan
 from prompt_subspace.meta.plan import FULL, Study
 from prompt_subspace.training import cells, job, results, stage
 from prompt_subspace.training.cells import Cell
@@ -106,7 +106,6 @@ def _chosen(study: Study) -> list[dict[str, Any]]:
   out = []
   for target in study.targets:
     metrics = study.suite.whole[target][0].metrics
-    signed = [m for m in metrics if m in analysis.SIGNED]
     for split in study.splits:
       for algorithm in study.algorithms:
         for tried in plan.candidates(study, target, split, algorithm):
@@ -119,7 +118,7 @@ def _chosen(study: Study) -> list[dict[str, Any]]:
           out.append(
             {
               'target': target,
-              'metric': (signed or metrics)[0],
+              'metric': ', '.join(metrics),
               'cell': ids[best],
               **{
                 n: row[n]

@@ -60,7 +60,8 @@ def test_metrics_that_can_be_negative_have_no_relative_gain():
     sides = wrong.get(name, (['x', 'y'], ['y', 'x']))
     can = metrics.metric(name)(*sides) < 0
     assert can == (name in analysis.SIGNED), name
-    assert math.isnan(analysis.relative_gain(60.0, 50.0, name)) == can
+    for metric in (name, f'accuracy, {name}', f'{name}, f1_macro'):
+      assert math.isnan(analysis.relative_gain(60.0, 50.0, metric)) == can
 
 
 def test_arg_is_the_mean_over_targets_then_over_splits():
