@@ -11,6 +11,7 @@ import sys
 import jax
 import pytest
 
+import gin
 from prompt_subspace import check, run
 from prompt_subspace.backbone import weights
 
@@ -426,6 +427,25 @@ def test_the_methods_of_a_sweep_are_what_their_names_say(name, setting, unit):
     assert float(bound) == pytest.approx(float(value) * unit), method
     if kind in ('cnn', 'mlp', 'lstm'):
       assert f'{made}:\n  kind = "{kind}"\n' in text
+
+
+@pytest.mark.parametrize(
+  'path', sorted(ROOT.glob('gin/meta*.gin')), ids=lambda p: p.stem
+)
+def test_no_source_of_a_study_is_its_target(path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  gin.clear_config()
+  gin.parse_config_file(str(path))
+  named = re.findall(r'^(\w+) = ', path.read_text(encoding='utf-8'), re.M)
+  sources = {*gin.query_parameter('%SOURCES')}
+  for name, count in {'FOUR': 4, 'EIGHT': 8}.items():
+    if name in named:
+      part = gin.query_parameter(f'%{name}')
+      assert len(part) == count and sources.issuperset(part)
+  if 'TARGET' in named:
+    assert gin.query_parameter('%TARGET') not in sources
+  else:
+    assert sources.isdisjoint(gin.query_parameter('%TARGETS'))
 
 
 def test_a_unified_subspace_from_file_to_page(sweep, tmp_path, capsys):
