@@ -22,8 +22,6 @@ BASE = 'pt'  # what gains are over
 # metrics of `evaluation.metrics` that go below 0: a share of them says nothing
 SIGNED = ('matthews', 'pearson', 'spearman')
 RESAMPLES = 10_000
-# what is seen of an inner step: a loss lower by 1 %, gradients that differ
-LOSS, COSINE = 0.99, 0.99
 
 
 class Target(NamedTuple):
@@ -100,20 +98,6 @@ class Curve(NamedTuple):
   mean: Float[np.ndarray, ' E']
   deviation: Float[np.ndarray, ' E'] | None
   targets: tuple[str, ...]
-
-
-class Matters(NamedTuple):
-  """The smallest inner rates that are felt, of those tried; None for none.
-
-  Attributes:
-    inner_steps: how many.
-    loss: lowers the query loss by 1 % or more.
-    cosine: brings the cosine of the MAML and FoMAML gradients below 0.99.
-  """
-
-  inner_steps: int
-  loss: float | None
-  cosine: float | None
 
 
 class Speed(NamedTuple):
@@ -348,32 +332,6 @@ def best_rates(
     counts = out.setdefault(row['algorithm'], {})
     counts[row['rate']] = counts.get(row['rate'], 0) + 1
   return {name: dict(sorted(counts.items())) for name, counts in out.items()}
-
-
-def matters(diagnostics: Sequence[Row]) -> list[Matters]:
-  """Returns from which inner rate on the inner steps matter.
-
-  Args:
-    diagnostics: the rows of diagnostics.csv.
-  """
-  groups: dict[int, list[Row]] = {}
-  for row in sorted(diagnostics, key=lambda r: r['inner_rate']):
-    groups.setdefault(row['inner_steps'], []).append(row)
-  out = []
-  for steps, rows in sorted(groups.items()):
-    falls = (
-      r['inner_rate']
-      for r in rows
-      if not _missing(r['loss_after'])
-      and r['loss_after'] <= LOSS * r['loss_before']
-    )
-    parts = (
-      r['inner_rate']
-      for r in rows
-      if not _missing(r['cosine']) and r['cosine'] < COSINE
-    )
-    out.append(Matters(steps, next(falls, None), next(parts, None)))
-  return out
 
 
 def speeds(cells: Sequence[Row]) -> list[Speed]:

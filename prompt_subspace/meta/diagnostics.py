@@ -8,7 +8,7 @@ query loss, and how far the gradients of MAML and FoMAML agree.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,9 @@ from prompt_subspace.training import engine as engines
 from prompt_subspace.training import episodes, rows, spec, stage
 from prompt_subspace.training.stage import Stage
 
+# what is seen of an inner step: a loss lower by 1 %, gradients that differ
+LOSS, COSINE = 0.99, 0.99
+
 
 class Look(NamedTuple):
   """What is looked at; an empty list of rates looks at nothing.
@@ -36,6 +39,20 @@ class Look(NamedTuple):
   inner_rates: Sequence[float] = (3e-5, 1e-3, 0.03, 1.0, 10.0, 100.0)
   inner_steps: Sequence[int] = (1,)
   episodes: int = 8
+
+
+class Matters(NamedTuple):
+  """The smallest inner rates that are felt, of those tried; None for none.
+
+  Attributes:
+    inner_steps: how many.
+    loss: lowers the query loss by 1 % or more.
+    cosine: brings the cosine of the MAML and FoMAML gradients below 0.99.
+  """
+
+  inner_steps: int
+  loss: float | None
+  cosine: float | None
 
 
 def look(
@@ -77,6 +94,36 @@ def look(
         }
       )
   return out
+
+
+def matters(found: Sequence[Mapping[str, Any]]) -> list[Matters]:
+  """Returns from which inner rate on the inner steps matter.
+
+  Args:
+    found: the rows of diagnostics.csv.
+  """
+  groups: dict[int, list[Mapping[str, Any]]] = {}
+  for row in sorted(found, key=lambda r: r['inner_rate']):
+    groups.setdefault(row['inner_steps'], []).append(row)
+  out = []
+  for steps, tried in sorted(groups.items()):
+    falls = (
+      r['inner_rate']
+      for r in tried
+      if not _missing(r['loss_after'])
+      and r['loss_after'] <= LOSS * r['loss_before']
+    )
+    parts = (
+      r['inner_rate']
+      for r in tried
+      if not _missing(r['cosine']) and r['cosine'] < COSINE
+    )
+    out.append(Matters(steps, next(falls, None), next(parts, None)))
+  return out
+
+
+def _missing(number: float | None) -> bool:
+  return number is None or math.isnan(number)
 
 
 def check(what: Look) -> None:

@@ -8,7 +8,7 @@ import math
 import pathlib
 from collections.abc import Mapping
 
-from prompt_subspace.meta import analysis
+from prompt_subspace.meta import analysis, diagnostics
 from prompt_subspace.report import meta_pictures, meta_tables, page, tables
 from prompt_subspace.report.meta_pictures import PAPER_RATE
 from prompt_subspace.report.meta_sweep import sweep
@@ -195,7 +195,7 @@ def _headline(found: Found, curves) -> list[Headline]:
         f'from the start of {label(best.algorithm)}; PT takes {base:,}',
       )
     )
-  found_rates = analysis.matters(found.diagnostics)
+  found_rates = diagnostics.matters(found.diagnostics)
   if found_rates:
     rate = found_rates[0].loss
     out.append(
@@ -271,7 +271,7 @@ def _inner(found: Found) -> str:
       f'by {_far(row)} and the query loss by {change:+.2g} nats (of '
       f'{row["loss_before"]:.3g}).'
     )
-  for found_rates in analysis.matters(found.diagnostics):
+  for found_rates in diagnostics.matters(found.diagnostics):
     steps = f'With {found_rates.inner_steps} inner '
     steps += 'step' if found_rates.inner_steps == 1 else 'steps'
     loss, cosine = (
