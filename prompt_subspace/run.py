@@ -19,6 +19,8 @@ from prompt_subspace.training import hosts, mesh, plan, t5x_needs
 from prompt_subspace.training.job import Job, environment, write_json
 
 Report = Callable[[pathlib.Path], str]
+# what gin raises for a file, module, name or value; ValueError as it is
+GIN_ERRORS = (OSError, ImportError, AttributeError, SyntaxError)
 
 
 def job(job: Job, report: Report | None = None) -> tuple[Job, Report | None]:
@@ -49,10 +51,10 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
     gin.parse_config_files_and_bindings(
       known.gin_file, None, finalize_config=False
     )
-    _check_macros(bindings)
-    gin.parse_config(bindings)
+    _check_names(bindings)
+    _bind(bindings)
     gin.finalize()
-  except (OSError, ImportError, AttributeError, SyntaxError) as error:
+  except GIN_ERRORS as error:
     raise ValueError(f'gin: {error}') from error
   if not re.search(r'^run\.job\.job = ', gin.config_str(), re.M):
     raise ValueError(
@@ -114,22 +116,41 @@ def planned(
     gin.clear_config()
     gin.parse_config(text)
     return gin.get_configurable(plan.of_t5x)(), mesh
-  except (OSError, ImportError, AttributeError, SyntaxError) as error:
+  except GIN_ERRORS as error:
     raise ValueError(f'gin: {error}') from error
 
 
-def _check_macros(bindings: Sequence[str]) -> None:
-  """Raises ValueError for NAME = VALUE with a name that no file defines.
+def _bind(bindings: Sequence[str]) -> None:
+  """Parses bindings with the imports of the files that were read.
 
-  gin would take it for a new macro, which nothing uses.
+  So they may name what no file uses: `--gin.study.learn.method=@deltas.lora()`.
+  """
+  imports = re.findall(r'^(?:from|import) .+', gin.config_str(), re.M)
+  try:
+    gin.parse_config([*imports, *bindings])
+  except NameError as error:
+    known = sorted({line.split()[-1] for line in imports[1:]})
+    raise ValueError(
+      f'gin: {error}\nexpected one of {", ".join(known)}, which the gin files '
+      f'import; one more --gin_file can import others.'
+    ) from error
+
+
+def _check_names(bindings: Sequence[str]) -> None:
+  """Raises ValueError for a name that binds nothing.
+
+  NAME = VALUE with a name that no file defines would be a new macro to gin,
+  which nothing uses; and a parameter wants its module.
   """
   defined = re.findall(r'^(\w+) = ', gin.config_str(), re.M)
   for binding in bindings:
     name = binding.partition(' = ')[0]
-    if re.fullmatch(r'\w+', name) and name not in defined:
+    dots = name.rpartition('/')[2].count('.')
+    if dots < 2 and not (dots == 0 and name in defined):
       raise ValueError(
         f'--gin.{name}: expected one of {", ".join(sorted(defined))}, or a '
-        f'parameter such as --gin.tune.tune.max_input; found {name}.'
+        f'parameter by module and function, such as --gin.tune.tune.max_input; '
+        f'found {name}.'
       )
 
 

@@ -151,3 +151,8 @@ def note(out: str, word: str = 'nothing', number: int = 1) -> Job:
 def read(folder: pathlib.Path) -> str:
   """The report of `note`."""
   return f'it says {(folder / "note.txt").read_text()}'
+
+
+def backwards(word: str) -> str:
+  """A word for `note`, which no gin file names."""
+  return word[::-1]

@@ -71,6 +71,25 @@ def test_bindings_of_the_command_line_win(note):
   assert job.plan == 'plan       tea x 2'
 
 
+def test_a_binding_may_name_what_no_file_uses(note):
+  words = [
+    '--gin.sample.note.word=@sample.backwards()',
+    '--gin.sample.backwards.word="milk"',
+  ]
+  job, _ = run.parse([*note, *words], 'run')
+  assert job.plan == 'plan       klim x 2'
+
+
+def test_a_binding_may_take_another_optimizer(tmp_path):
+  words = [
+    '--gin.TASKS=["moods"]',
+    f'--gin.OUT="{tmp_path}"',
+    '--gin.tune.tune.optimizer=@optimizers.adam',
+  ]
+  run.parse(['--gin_file=gin/tune.gin', *words], 'run')
+  assert 'tune.tune.optimizer = @optimizers.adam\n' in gin.config_str()
+
+
 def test_a_later_file_wins_and_files_include_others(note, tmp_path):
   later = tmp_path / 'later.gin'
   later.write_text("include 'note.gin'\nWORD = 'milk'\n")
@@ -136,9 +155,17 @@ MISTAKES = {
     [TUNE, '--gin.STEP=3'],
     '--gin.STEP: .* STEPS, .* found STEP',
   ),
+  'no module': (
+    [TUNE, '--gin.tune.optimizer=@optimizers.adam'],
+    'by module and function, .* found tune.optimizer',
+  ),
   'no such function': (
     [TUNE, '--gin.tune.nosuch.x=1'],
-    "No configurable matching 'tune.nosuch'",
+    'tune.nosuch; .*training.tune.* has no attribute nosuch',
+  ),
+  'no such module': (
+    [TUNE, '--gin.spec.Settings.steps=@nosuch.steps()'],
+    "'nosuch' was not provided .*expected one of deltas, .*, spec, .*, tune",
   ),
   'no such parameter': (
     [TUNE, '--gin.spec.Settings.stepz=3'],
