@@ -1,9 +1,9 @@
-"""What a meta-learning study found: gains over prompt tuning, speed, rates.
+"""What a meta-learning study found: gains over plain tuning, speed, rates.
 
 Qin et al. 2023 (MPT), section 5.3, after Ye et al. 2021. With `base` the score
-of a target by plain prompt tuning, in percent, and `score` that of another
-algorithm on the same few-shot split, the relative gain is
-100 (score - base) / base percent, and score - base the gain in points. ARG,
+of a target by plain tuning (in the paper prompt tuning), in percent, and
+`score` that of another algorithm on the same few-shot split, the relative gain
+is 100 (score - base) / base percent, and score - base the gain in points. ARG,
 the average relative gain, is the mean of the former over targets.
 """
 
@@ -69,7 +69,7 @@ class Gain(NamedTuple):
   Attributes:
     algorithm: its name.
     score: test score in percent; None where no target has all splits.
-    relative: ARG in percent; None for prompt tuning itself, and where it is
+    relative: ARG in percent; None for plain tuning itself, and where it is
       defined for no target.
     points: gain in points.
     left_out: of ARG, target -> why.
@@ -201,8 +201,8 @@ def _why(target: Target) -> str:
   if signed := _signed(target.metric):
     return f'{signed[0]} can be negative'
   if np.isnan(target.points).any():
-    return 'a score is missing on a split, its own or that of prompt tuning'
-  return 'prompt tuning scores 0 on a split'
+    return 'a score is missing on a split, its own or that of plain tuning'
+  return 'plain tuning scores 0 on a split'
 
 
 def average(values: Mapping[str, Float[np.ndarray, ' S']]) -> Average | None:

@@ -163,11 +163,11 @@ def _lead(found: Found) -> str:
   if best.relative is None:
     return (
       f'{over}. The best learned start, by {label(best.algorithm)}, gains '
-      f'{best.points.mean:+.1f} points over prompt tuning.'
+      f'{best.points.mean:+.1f} points over plain tuning.'
     )
   return (
     f'{over}. The best learned start, by {label(best.algorithm)}, gains '
-    f'{best.relative.mean:+.1f} % over prompt tuning on average.'
+    f'{best.relative.mean:+.1f} % over plain tuning on average.'
   )
 
 
@@ -217,13 +217,13 @@ def _explain(found: Found) -> str:
   if not any(g.points for g in found.gains):
     return (
       'Scores are in percent; rates were chosen by validation score. There are '
-      'no gains: that takes prompt tuning (pt) and another algorithm.'
+      'no gains: that takes plain tuning (pt) and another algorithm.'
     )
   without = meta_tables.left_out(found)
   return (
     'Scores are in percent; rates were chosen by validation score. The '
     'relative gain of a target is 100 (score − PT) / PT, with PT the score of '
-    'plain prompt tuning on the same few-shot split; ARG is its mean over '
+    'plain tuning on the same few-shot split; ARG is its mean over '
     'targets. Mean ± deviation over splits. The intervals say how far the mean '
     'may be off for other targets and splits of the kind: '
     f'{analysis.RESAMPLES:,} bootstrap resamples of targets, and of splits '

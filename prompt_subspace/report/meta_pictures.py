@@ -40,7 +40,7 @@ def _averages(found: Found) -> Drawn:
   """ARG and gain in points, with their intervals."""
   lines = [g for g in found.gains if g.points]
   caption = (
-    'Over prompt tuning. Error bars: 95 % interval over targets and splits.'
+    'Over plain tuning. Error bars: 95 % interval over targets and splits.'
   )
   for name, ylabel, title in (
     ('arg', 'average relative gain, %', 'Average relative gain'),
@@ -91,7 +91,7 @@ def _relative(found: Found) -> Drawn:
         limits=(-LIMIT, LIMIT),
         skip=1,
       ),
-      'Over prompt tuning. Error bars: deviation over splits. Bars beyond '
+      'Over plain tuning. Error bars: deviation over splits. Bars beyond '
       f'{LIMIT:.0f} % are cut, and say how far they go.',
     )
 

@@ -72,7 +72,7 @@ def sweep(folder: pathlib.Path) -> str:
   grid = arg_grid(found)
   note = differing(found)
   text = (
-    f'Average relative gain over prompt tuning\n\n{tables.as_markdown(grid)}\n'
+    f'Average relative gain over plain tuning\n\n{tables.as_markdown(grid)}\n'
   )
   (found.folder / 'sweep.md').write_text(
     text + f'\n{note}\n' * bool(note), encoding='utf-8'
@@ -208,7 +208,7 @@ def draw(found: Sweep) -> Figure | None:
 
 def _page(found: Sweep, grid: tables.Grid, note: str) -> Page:
   figure = draw(found)
-  content: list[Any] = [Table('Average relative gain over prompt tuning', grid)]
+  content: list[Any] = [Table('Average relative gain over plain tuning', grid)]
   caption = 'Mean over targets, and deviation over splits.'
   if figure is not None:
     data = plots.encode(figure)

@@ -226,7 +226,7 @@ def mark(grid: tables.Grid, first: int, best: str, other: str) -> tables.Grid:
 def left_out(found: Found) -> str:
   """Which targets have no relative gain and why; '' for none."""
   if analysis.BASE not in found.algorithms:
-    return f'all, as the study has no prompt tuning ({analysis.BASE})'
+    return f'all, as the study has no plain tuning ({analysis.BASE})'
   reasons: dict[str, dict[str, list[str]]] = {}
   compared = [g for g in found.gains if g.algorithm != analysis.BASE]
   for g in compared:
@@ -350,7 +350,7 @@ def write(found: Found) -> None:
     )
     without = left_out(found)
     parts['gains'] = (
-      f'Relative gain over prompt tuning, %\n\n{relative}\n'
+      f'Relative gain over plain tuning, %\n\n{relative}\n'
       + f'\nWithout relative gain: {without}.\n' * bool(without)
       + f'\nGain in points\n\n{points}\n'
     )

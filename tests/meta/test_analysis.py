@@ -99,9 +99,9 @@ def test_what_has_no_relative_gain_is_left_out_and_said():
   ]
   maml = by_algorithm(rows)['maml']
   assert maml.relative.mean == 17.5 and maml.relative.targets == ('a', 'b')
-  unfinished = 'a score is missing on a split, its own or that of prompt tuning'
+  unfinished = 'a score is missing on a split, its own or that of plain tuning'
   assert maml.left_out == {
-    'zero': 'prompt tuning scores 0 on a split',
+    'zero': 'plain tuning scores 0 on a split',
     'cola': 'matthews can be negative',
     'half': unfinished,
     'nan': unfinished,

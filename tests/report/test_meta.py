@@ -39,7 +39,7 @@ def test_averages_and_scores_are_printed(text, folder):
   assert maml[4:7] == ['17.5', '±', '24.7']
   assert '2 of 4' in text
   assert (
-    'no relative gain: grammar, as matthews can be negative; facts, as prompt '
+    'no relative gain: grammar, as matthews can be negative; facts, as plain '
     'tuning scores 0 on a split'
   ) in text
   assert str(folder / 'report.html') in text
@@ -57,7 +57,7 @@ def test_the_averages_are_written_for_programs(text, folder):
   # resamples have both targets, or one of them twice
   assert float(reptile['arg_low']) == pytest.approx(-20.0)
   assert float(reptile['arg_high']) == pytest.approx(-10.0)
-  assert 'facts: prompt tuning scores 0' in maml['left_out']
+  assert 'facts: plain tuning scores 0' in maml['left_out']
   for row in (pt, maml, reptile):
     assert not {'nan', 'inf', '-inf'} & set(row.values())
 
@@ -82,7 +82,7 @@ def test_gains_by_target_are_written(text, folder):
 
 def test_the_page_says_what_was_found(text, folder):
   said = shown(folder)
-  assert 'gains +17.5 % over prompt tuning on average' in said
+  assert 'gains +17.5 % over plain tuning on average' in said
   assert said.index('+17.5') < said.index('Averages over targets')
   assert '10,000 bootstrap resamples' in said
   # PT: 28.1 at step 100; MAML has 0.9 * 33.1 = 29.8 at 50
@@ -171,7 +171,7 @@ def test_one_split_and_one_target_are_shown(tmp_path):
 def test_without_prompt_tuning_there_are_scores_alone(tmp_path):
   scores = {k: v for k, v in SCORES.items() if k[1] != 'pt'}
   text = meta.report(write(tmp_path, scores))
-  assert 'ARG' not in text and 'has no prompt tuning (pt)' in text
+  assert 'ARG' not in text and 'has no plain tuning (pt)' in text
   assert not pictures(tmp_path) & {'arg', 'points', 'relative'}
   assert not (tmp_path / 'gains.md').exists()
   assert 'no gains' in shown(tmp_path)
@@ -189,7 +189,7 @@ def test_where_no_relative_gain_is_defined_points_are(tmp_path):
   meta.report(write(tmp_path, scores))
   said = shown(tmp_path)
   # 10, 10 and 5, 5
-  assert 'by MAML, gains +7.5 points over prompt tuning' in said
+  assert 'by MAML, gains +7.5 points over plain tuning' in said
   assert 'points' in pictures(tmp_path)
   assert not pictures(tmp_path) & {'arg', 'relative'}
 
