@@ -1,13 +1,18 @@
-"""Gives memory that the process has freed back to the system.
+"""Gives back what a process has of the system and no longer needs.
 
-glibc's malloc keeps much of what is freed, scattered over the heaps of the
+Freed memory: glibc's malloc keeps much of it, scattered over the heaps of the
 threads that asked for it. Compiling a step takes some hundred MiB in many
 threads, and the step's own buffers come from others, so that both would count
 at once.
+
+Mappings: the code of a program that XLA compiles for a CPU is mapped into
+memory in dozens of pieces, and Linux lets a process have 65,530. Beyond them
+compiling ends the process.
 """
 
 import ctypes
 import functools
+import pathlib
 import sys
 
 import jax
@@ -15,6 +20,9 @@ import jax
 COMPILED = '/jax/core/compile/backend_compile_duration'
 # seconds of compilation below which there is little to give back
 LITTLE = 0.2
+# how many mappings a process may have, and has
+ALLOWED = pathlib.Path('/proc/sys/vm/max_map_count')
+MAPPED = pathlib.Path('/proc/self/maps')
 
 
 def give_back() -> None:
@@ -25,6 +33,26 @@ def give_back() -> None:
   if (trim := _trim()) is not None:
     trim(0)
     _listen()
+
+
+def drop_programs() -> bool:
+  """Forgets compiled programs if they take half of the mappings allowed.
+
+  What is needed again is compiled again. Does nothing on systems other than
+  Linux.
+
+  Returns:
+    Whether it did.
+  """
+  try:
+    allowed = int(ALLOWED.read_text(encoding='ascii'))
+    mapped = MAPPED.read_bytes().count(b'\n')
+  except OSError:
+    return False
+  if mapped < allowed / 2:
+    return False
+  jax.clear_caches()
+  return True
 
 
 @functools.cache

@@ -42,3 +42,39 @@ def test_freed_memory_leaves_the_process():
   before = resident()
   heap.give_back()
   assert before - resident() > 30e6, len(kept)
+
+
+# -- mappings
+
+
+@pytest.mark.skipif(not heap.MAPPED.exists(), reason='no Linux')
+def test_programs_are_dropped_before_the_mappings_run_out(
+  tmp_path, monkeypatch
+):
+  allowed = tmp_path / 'max_map_count'
+  monkeypatch.setattr(heap, 'ALLOWED', allowed)
+  traced = []
+
+  @jax.jit
+  def double(x):
+    traced.append(x.shape)
+    return 2 * x
+
+  def run():
+    return double(jnp.arange(3.0)).tolist()
+
+  mapped = heap.MAPPED.read_bytes().count(b'\n')
+  assert run() == run() == [0.0, 2.0, 4.0]
+  allowed.write_text(f'{4 * mapped}\n')
+  assert not heap.drop_programs()
+  assert run() == [0.0, 2.0, 4.0] and len(traced) == 1
+  allowed.write_text(f'{mapped}\n')
+  assert heap.drop_programs()
+  assert run() == [0.0, 2.0, 4.0] and len(traced) == 2
+
+
+def test_programs_are_kept_where_mappings_are_not_counted(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(heap, 'ALLOWED', tmp_path / 'none')
+  assert not heap.drop_programs()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from prompt_subspace import trees
+from prompt_subspace import heap, trees
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import arrays as task_arrays
@@ -155,7 +155,11 @@ def shapes(stage: Stage, method: str, arrays: TaskArrays) -> Any:
 
 
 def engine(stage: Stage, method: str, phi: Any) -> engines.Engine:
-  """Returns the compiled functions of a method, made on first use."""
+  """Returns the compiled functions of a method, made on first use.
+
+  Many tasks make many programs; those of before may be dropped here.
+  """
+  heap.drop_programs()
   if method not in stage.engines:
     stage.engines[method] = engines.make(
       stage.backbone,
