@@ -2,7 +2,7 @@
 
 Figure 5 of Jiang et al. 2022 (IPT) in kind: prompt length, utilisation rate. A
 sweep is one of `training.tune` whose library has a method for each value, such
-as `cnn 5` and `cnn 10`: what stands before the last space is the method's line.
+as `cnn 5` and `cnn 10` (`deltas.variants`): these are points of the line `cnn`.
 """
 
 import json
@@ -10,6 +10,7 @@ import math
 import pathlib
 from collections.abc import Mapping
 
+from prompt_subspace.deltas import variants
 from prompt_subspace.report import figures, plots, tables
 from prompt_subspace.training import results
 
@@ -56,12 +57,12 @@ def group(
     if setting not in own:
       level.append(method)
       continue
-    line = lines.setdefault(method.rpartition(' ')[0] or method, {})
+    line = lines.setdefault(variants.line(method), {})
     if own[setting] in line:
       raise ValueError(
         f'methods: {line[own[setting]]!r} and {method!r} are of one line and '
-        f'have the same {setting}, {own[setting]}. Name them differently '
-        'before the last space.'
+        f'have the same {setting}, {own[setting]}. Name their lines '
+        'differently.'
       )
     line[own[setting]] = method
   if not lines:

@@ -9,7 +9,7 @@ from prompt_subspace import trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
-from prompt_subspace.deltas import METHODS
+from prompt_subspace.deltas import variants
 from prompt_subspace.deltas.base import Method, check_list
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import (
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 def tune(
   tasks: Sequence[str],
   out: str,
-  methods: Sequence[str] = tuple(METHODS),
+  methods: Sequence[str] | None = None,
   library: Mapping[str, Method] | None = None,
   rates: Sequence[float] | Mapping[str, Sequence[float]] = (0.3,),
   seeds: Sequence[int] = (0, 1, 2),
@@ -64,9 +64,10 @@ def tune(
     tasks: names, see `data.tasks.find`.
     out: folder of the results. A folder with results of the same settings is
       continued: only missing runs are made.
-    methods: names in `library`.
+    methods: names in `library`; None: all of it.
     library: name -> method; by default every method with its own defaults.
-    rates: learning rates, for all methods or by method.
+    rates: learning rates, for all methods or by method; those of `cnn` are
+      also for `cnn 5` and other variants without an entry.
     seeds: one run each.
     data_dir: folder of the tasks' folders; None for the embedded ones.
     backbone: name, folder or a loaded backbone.
@@ -88,7 +89,8 @@ def tune(
     ValueError: an unknown name, bad data, or a folder of other results.
   """
   check_list('tasks', tasks, of='name')
-  check_list('methods', methods, of='name')
+  if methods is not None:
+    check_list('methods', methods, of='name')
   found = {name: task_names.find(name, data_dir) for name in tasks}
   where = stage.make(
     out, backbone, library, methods, optimizer, settings, dropout, keep_deltas
@@ -113,15 +115,16 @@ def tune(
 
 
 def rates_of(rates, method: str) -> Sequence[float]:
-  """Returns the rates of a method, of one list for all or of its own."""
+  """Returns the rates of a method: one list for all, its own, or its line's."""
   if not isinstance(rates, Mapping):
     return rates
-  if method not in rates:
+  named = [n for n in (method, variants.line(method)) if n in rates]
+  if not named:
     raise ValueError(
       f'rates: expected an entry for method {method!r}, found only '
       f'{sorted(rates)}. Add one, or give one list for all methods.'
     )
-  return rates[method]
+  return rates[named[0]]
 
 
 def _runs(tasks, library, seeds, rates) -> list[Run]:
