@@ -183,6 +183,11 @@ def split_path(folder: str | pathlib.Path, split: str) -> pathlib.Path:
   return path
 
 
+def present(folder: str | pathlib.Path) -> list[str]:
+  """Returns the splits that a set has a file of."""
+  return [s for s in ENDINGS if _file(pathlib.Path(folder), s).is_file()]
+
+
 def _file(folder: pathlib.Path, split: str) -> pathlib.Path:
   return folder.with_name(f'{folder.name}_{ENDINGS[split]}.tsv')
 

@@ -79,6 +79,16 @@ def split_path(folder: str | pathlib.Path, split: str) -> pathlib.Path:
   )
 
 
+def present(folder: str | pathlib.Path) -> list[str]:
+  """Returns those of `SPLITS` that a folder has a file of."""
+  folder = pathlib.Path(folder)
+  return [
+    split
+    for split in SPLITS
+    if any((folder / f'{split}{ending}').is_file() for ending in ENDINGS)
+  ]
+
+
 def checksum(paths: Iterable[pathlib.Path]) -> str:
   """sha256 in hex over the names and bytes of files."""
   whole = hashlib.sha256()

@@ -97,14 +97,8 @@ def _member(source: str, vocabulary: Vocabulary, data_dir: str | None) -> str:
     return source
   name = f'{source}__files'.replace('-', '_')
   if name not in seqio.TaskRegistry.names():
-    splits = [
-      split
-      for split in ('train', 'validation', 'test')
-      if (found.folder / f'{split}.tsv').is_file()
-    ]
-    tasks.seqio_task(
-      name, found.folder, found.template, vocabulary, splits or ('train',)
-    )
+    splits = tasks.splits(found) or ('train',)
+    tasks.seqio_task(name, found.folder, found.template, vocabulary, splits)
   return name
 
 

@@ -181,8 +181,17 @@ def source(task: Task, splits: Sequence[str]) -> str | None:
   """
   if task.folder is None:
     return identity(task)
-  place = crossfit if crossfit.is_set(task.folder) else files
+  place = _files_of(task.folder)
   return files.checksum(place.split_path(task.folder, s) for s in splits)
+
+
+def splits(task: Task) -> list[str]:
+  """Returns the splits that a task's folder has a file of."""
+  return _files_of(task.folder).present(task.folder)
+
+
+def _files_of(folder: pathlib.Path):
+  return crossfit if crossfit.is_set(folder) else files
 
 
 def _provider(

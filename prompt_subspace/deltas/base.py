@@ -4,6 +4,7 @@ A method is a pair of pure functions. Everything that trains, saves, restores,
 shards or reports a run derives from the tree phi that `init` returns.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -69,6 +70,7 @@ class Method(NamedTuple):
       of `expand`. None where there is none.
     bind: (setting) -> the method with its constants, where these depend on the
       backbone. Until it is bound, such a method can do nothing else.
+    starting: names of the settings that decide where phi starts and no more.
   """
 
   name: str
@@ -78,6 +80,7 @@ class Method(NamedTuple):
   settings: Mapping[str, Any] = {}
   constants: Any = None
   bind: Callable[[Setting], 'Method'] | None = None
+  starting: tuple[str, ...] = ()
 
   def delta(self, phi: Phi, batch: Any, constants: Any = None) -> Delta:
     """Returns `expand` of phi, with the constants where it takes any."""
@@ -89,6 +92,29 @@ class Method(NamedTuple):
 def bound(method: Method, setting: Setting) -> Method:
   """Returns a method with its constants, whether or not it needs any."""
   return method if method.bind is None else method.bind(setting)
+
+
+def differing(
+  method: Method, name: str, settings: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+  """Returns by what a stored phi means another delta than with a method.
+
+  Args:
+    method: bound, where it has constants.
+    name: of the method that phi was trained with.
+    settings: of it, from the card. What a card lacks is not compared.
+
+  Returns:
+    {setting: (the card's, the method's)}, empty where they mean the same.
+  """
+  if name != method.name:
+    return {'method': (name, method.name)}
+  own = json.loads(json.dumps(dict(method.settings)))
+  return {
+    n: (settings[n], own[n])
+    for n in own
+    if n in settings and n not in method.starting and settings[n] != own[n]
+  }
 
 
 def unbound(

@@ -91,7 +91,8 @@ def prefix(
     'where': list(where),
     'scale': scale,
   }
-  return Method('prefix', init, expand, settings=settings)
+  starting = ('scale',)
+  return Method('prefix', init, expand, settings=settings, starting=starting)
 
 
 def _pairs(part):

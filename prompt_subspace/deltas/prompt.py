@@ -99,7 +99,8 @@ def prompt(
   }
   if stored is not None:
     settings['stored'] = trees.fingerprint({'stored': stored})
-  return Method('prompt', init, expand, settings=settings)
+  starting = ('start', 'common', 'text', 'stored')
+  return Method('prompt', init, expand, settings=settings, starting=starting)
 
 
 def _uniform(key, length, setting, common=None):

@@ -170,6 +170,8 @@ def encoder(
       settings=settings
       | {'table': trees.fingerprint({'table': table}), 'width': width},
       constants={'table': table, 'hard': _hard(hard, setting)},
+      # the fingerprint tells the table apart, the width the encoder
+      starting=('source', 'budget'),
     )
 
   settings = {
@@ -233,7 +235,10 @@ def _rows(name, table_of, settings, length, base, hard, hidden, layers):
 
     made = _on_base(init, vectors, length, base, hidden, layers)
     return made._replace(
-      name=name, settings=known, constants={'hard': _hard(hard, setting)}
+      name=name,
+      settings=known,
+      constants={'hard': _hard(hard, setting)},
+      starting=('scale', 'source'),
     )
 
   known = settings | _shared(length, base, hard, hidden, layers)

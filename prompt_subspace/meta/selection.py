@@ -7,12 +7,12 @@ an initialisation is learned from the k most similar sources, from k drawn at
 random, and from the k least similar.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
-from prompt_subspace.bank import similarity, store
+from prompt_subspace.bank import retrieve, similarity, store
 from prompt_subspace.data.orders import order
 from prompt_subspace.deltas.base import check_names, positive
 from prompt_subspace.meta import sweep
@@ -88,8 +88,10 @@ def compare(
   Raises:
     ValueError: a task without a prompt in its bank, and as of `select`.
   """
-  own = prompts(targets_bank or bank, [target])[target]
-  known = prompts(bank, sources)
+  known = prompts(
+    {**dict.fromkeys(sources, bank), target: targets_bank or bank}
+  )
+  own = known.pop(target)
   variants = {
     how: {
       'sources': select(own, known, count, how, metric, seed),
@@ -100,28 +102,49 @@ def compare(
   return sweep.sweep(study, 'similarity', variants, out)
 
 
-def prompts(bank: str, tasks: Sequence[str]) -> dict[str, np.ndarray]:
-  """Returns a prompt [P, D] of each task: its embedding, else its best phi.
+def prompts(banks: Mapping[str, str]) -> dict[str, np.ndarray]:
+  """Returns a prompt [P, D] of each task.
 
-  Of several entries of a task, the one of the lowest seed counts; those that
-  started from other entries do not.
+  Their embeddings, if all have one, else all best checkpoints: these tell
+  different things. Of several entries of a task, the one of the lowest seed
+  counts; those that started from other entries do not.
+
+  Args:
+    banks: task -> bank that has a prompt of it.
 
   Raises:
-    ValueError: a task has none; says which ones there are.
+    ValueError: a task has none; says which ones there are. Or they are of
+      several backbones.
   """
-  cards = store.cards(bank)
-  entries: dict[str, str] = {}
-  for name in sorted(cards, key=lambda n: (cards[n].get('seed') or 0, n)):
-    if cards[name]['method'] == 'prompt' and not cards[name].get('parents'):
-      entries.setdefault(cards[name]['task'], name)
-  if absent := [t for t in tasks if t not in entries]:
+  found = {task: _entry(bank, task) for task, bank in banks.items()}
+  marks: dict[str, str] = {}
+  for task, entry in found.items():
+    marks.setdefault(str(retrieve.backbone_of(entry.card))[:16], task)
+  if len(marks) > 1:
     raise ValueError(
-      f'bank: expected a prompt of each task in {bank}, found none of '
-      f'{absent}; it has {sorted(entries)}. Tune them with gin/spot.gin.'
+      f'bank: expected prompts of one backbone, found {len(marks)}: '
+      + ', '.join(f'{mark} of {task!r}' for mark, task in marks.items())
+      + '. Prompts of different backbones cannot be compared.'
     )
-  out = {}
-  for task in tasks:
-    entry = store.read(epath.Path(bank) / entries[task])
-    phi = entry.phi if entry.embedding is None else entry.embedding
-    out[task] = similarity.vectors(phi)
-  return out
+  embedded = all(e.embedding is not None for e in found.values())
+  return {
+    task: similarity.vectors(e.embedding if embedded else e.phi)
+    for task, e in found.items()
+  }
+
+
+def _entry(bank: str, task: str) -> store.Entry:
+  cards = {
+    name: card
+    for name, card in store.cards(bank).items()
+    if card['method'] == 'prompt' and not card.get('parents')
+  }
+  mine = [n for n, card in cards.items() if card['task'] == task]
+  if not mine:
+    known = sorted({card['task'] for card in cards.values()})
+    raise ValueError(
+      f'bank: expected a prompt of {task!r} in {bank}, found none; it has '
+      f'{known}. Tune one with gin/spot.gin.'
+    )
+  name = min(mine, key=lambda n: (cards[n].get('seed') or 0, n))
+  return store.read(epath.Path(bank) / name)

@@ -96,7 +96,11 @@ def subspace(
         f'{method.name} has other constants. Use the versions of the libraries '
         'that the card names.'
       )
-    return made._replace(settings=settings | {'fingerprint': found})
+    return made._replace(
+      settings=settings | {'fingerprint': found},
+      # the fingerprint tells the map apart, whatever drew it
+      starting=('seed', 'spread'),
+    )
 
   settings = {
     'method': {'name': method.name, **method.settings},

@@ -49,7 +49,7 @@ def report(folder: pathlib.Path) -> str:
   found = spot_tables.read(pathlib.Path(folder))
   gains = analysis.gains(found.outcomes)
   grid = spot_tables.policy_grid(gains)
-  pairs = analysis.pairs(found.cells)
+  pairs = analysis.pairs(found.cells, found.similarities)
   points = {
     m: analysis.correlations(found.cells, found.similarities, m)
     for m in dict.fromkeys(r['metric'] for r in found.similarities)
@@ -199,7 +199,7 @@ def _large(pairs: analysis.Pairs) -> list[Table]:
 
 def _targets(found: Found) -> list[Details]:
   """For each target its ranked sources, with the card of each."""
-  pairs = analysis.pairs(found.cells)
+  pairs = analysis.pairs(found.cells, found.similarities)
   groups: dict[str, dict[str, list]] = {}
   for row in found.similarities:
     if row['metric'] == found.metric:

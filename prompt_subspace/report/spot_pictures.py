@@ -128,14 +128,13 @@ def _task_similarities(found: Found):
   # where a study's entries are, by the stage of their cells
   places = {'source': 'bank', 'scratch': 'tuned'}
   entries: dict[str, tuple[str, int]] = {}
-  vectors: dict[str, np.ndarray] = {}
+  vectors: dict[str, ranking.Vectors] = {}
   for stage, folder in places.items():
     mine = [r for r in found.cells if r['stage'] == stage]
     entries |= {r['cell']: (r['task'], r['seed']) for r in mine}
-    vectors |= ranking.embeddings(
-      found.folder / folder, [r['cell'] for r in mine]
-    )
-  runs = similarity.matrix([vectors[n] for n in entries], found.metric)
+    vectors |= ranking.vectors(found.folder / folder, [r['cell'] for r in mine])
+  alike = ranking.comparable([vectors[n] for n in entries])
+  runs = similarity.matrix(alike, found.metric)
   tasks = [task for task, _ in entries.values()]
   names = list(dict.fromkeys(tasks))
   member = np.array([[t == n for t in tasks] for n in names], np.float64)

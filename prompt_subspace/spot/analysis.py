@@ -135,13 +135,16 @@ class Pairs(NamedTuple):
   gain: Float[np.ndarray, 'S T']
 
 
-def pairs(cells: Sequence[Row]) -> Pairs:
-  """Returns what each source prompt does for each target (figure 3).
+def pairs(cells: Sequence[Row], similarities: Sequence[Row]) -> Pairs:
+  """Returns what each source task does for each target (figure 3).
 
   Args:
     cells: the rows of results.csv.
+    similarities: the rows of similarities.csv; they name the tasks of source
+      prompts, which a bank may have brought.
   """
-  task_of = {r['cell']: r['task'] for r in cells if r['stage'] == 'source'}
+  task_of = {r['source']: r['source_task'] for r in similarities}
+  task_of |= {r['cell']: r['task'] for r in cells if r['stage'] == 'source'}
   base = _scratch(cells)
   found: dict[tuple[str, str], list[tuple[float, float]]] = {}
   for row in cells:

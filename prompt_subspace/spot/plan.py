@@ -59,6 +59,11 @@ class Study(NamedTuple):
   limit: int
   held_out: int
 
+  @property
+  def mixed(self) -> epath.Path:
+    """Folder of what is tuned on mixtures with a target's own data."""
+    return epath.Path(self.source.folder) / 'mixed'
+
 
 def _plain(name: str) -> str:
   return re.sub(r'[^\w.-]', '_', name)
@@ -217,7 +222,7 @@ def mixture_cells(
     target,
     seed,
     id=f'mixed-{name}',
-    start=functools.partial(weighted, study.source.bank, (first.id,), (1.0,)),
+    start=functools.partial(weighted, study.mixed, (first.id,), (1.0,)),
     facts={'source': first.id},
     parents=(first.id,),
   )

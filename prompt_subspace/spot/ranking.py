@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float
 
 from prompt_subspace.bank import similarity, store
 from prompt_subspace.deltas.base import check_names
@@ -36,16 +37,38 @@ class Ranked(NamedTuple):
   similarities: tuple[float, ...]
 
 
-def embeddings(
-  bank: epath.PathLike, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-  """Returns the task embeddings [P, D] of entries; else their best phi."""
+class Vectors(NamedTuple):
+  """What tells tasks apart: of one entry of a bank.
+
+  Attributes:
+    phi: its best checkpoint.
+    embedding: its task embedding, where it has one.
+  """
+
+  phi: Float[np.ndarray, 'P D']
+  embedding: Float[np.ndarray, 'P D'] | None
+
+
+def vectors(bank: epath.PathLike, names: Sequence[str]) -> dict[str, Vectors]:
+  """Reads entries of a bank."""
   out = {}
   for name in names:
     entry = store.read(epath.Path(bank) / name)
-    phi = entry.phi if entry.embedding is None else entry.embedding
-    out[name] = similarity.vectors(phi)
+    embedding = entry.embedding
+    if embedding is not None:
+      embedding = similarity.vectors(embedding)
+    out[name] = Vectors(similarity.vectors(entry.phi), embedding)
   return out
+
+
+def comparable(held: Sequence[Vectors]) -> list[Float[np.ndarray, 'P D']]:
+  """Returns the embeddings; of all the best checkpoints, if one has none.
+
+  An embedding and a best checkpoint tell different things.
+  """
+  if any(v.embedding is None for v in held):
+    return [v.phi for v in held]
+  return [v.embedding for v in held]
 
 
 def candidates(
@@ -69,22 +92,23 @@ def candidates(
 
 
 def rank(
-  target: np.ndarray,
+  target: Vectors,
   sources: Sequence[Source],
-  found: Mapping[str, np.ndarray],
+  found: Mapping[str, Vectors],
   metric: str = 'average',
 ) -> Ranked:
   """Orders source prompts by the similarity of their embeddings to a target's.
 
   Args:
-    target: its embedding [P, D].
+    target: its vectors.
     sources: at least one.
-    found: entry -> embedding [P, D].
+    found: entry -> vectors.
     metric: of `bank.similarity.SIMILARITIES`.
   """
   check_names('similarity', (metric,), tuple(similarity.SIMILARITIES))
-  bank = np.stack([found[s.entry] for s in sources])
-  scores = np.asarray(similarity.SIMILARITIES[metric](target, bank), np.float64)
+  own, *others = comparable([target, *(found[s.entry] for s in sources)])
+  compare = similarity.SIMILARITIES[metric]
+  scores = np.asarray(compare(own, np.stack(others)), np.float64)
   # of equals, the first in the order of the sources
   places = np.argsort(-scores, kind='stable')
   return Ranked(

@@ -137,6 +137,11 @@ def transfer(
     spec.check(side.settings)
   members = _mixtures(sources or (), mixtures, data_dir)
   plain = [s for s in sources or () if s not in members]
+  prompts = ()
+  if sources is None:
+    prompts = work.prompts_of(bank, base, method.name)
+    if any(p.kind == 'mixture' for p in asked):
+      plain = _tasks_of(prompts, data_dir)
   names = dict.fromkeys([*plain, *sum(members.values(), ()), *targets])
   found = {name: task_names.find(name, data_dir) for name in names}
   whole = stage.prepare(base, found, cache, max_input, max_target)
@@ -168,11 +173,10 @@ def transfer(
     limit=limit,
     held_out=held_out,
   )
-  prompts = (
-    work.prompts_of(bank, study)
-    if sources is None
-    else map(plan.as_source, plan.source_cells(study, sources))
-  )
+  if sources is not None:
+    made = plan.source_cells(study, sources)
+    work.check_bank(study, made)
+    prompts = map(plan.as_source, made)
   asked_work = Work(
     study=study,
     sources=tuple(sources or ()),
@@ -250,6 +254,18 @@ def _has_data(name: str, data_dir) -> bool:
   except ValueError:
     return False
   return True
+
+
+def _tasks_of(prompts, data_dir) -> list[str]:
+  """Returns the tasks of a bank's prompts, whose data a mixture is made of."""
+  names = dict.fromkeys(p.task for p in prompts)
+  if missing := [n for n in names if not _has_data(n, data_dir)]:
+    raise ValueError(
+      'policies: expected data of every source, of which mixture-k takes some, '
+      f'found none of {missing}. Leave mixture-k out of the policies, or add '
+      'the data to data_dir.'
+    )
+  return list(names)
 
 
 def _few(whole, names, seeds, side: Side, base: Stage):

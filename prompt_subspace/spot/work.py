@@ -1,18 +1,24 @@
 """Runs a transfer study: sources, baselines, rankings, transfers, tables."""
 
+import collections
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from prompt_subspace import trees
 from prompt_subspace.bank import store
 from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.deltas.base import differing
 from prompt_subspace.spot import plan, policies, ranking
 from prompt_subspace.spot.plan import Study
 from prompt_subspace.spot.policies import Outcome, Policy
 from prompt_subspace.spot.ranking import Ranked, Source
 from prompt_subspace.training import cells, job, results, stage
 from prompt_subspace.training.cells import Cell
+from prompt_subspace.training.stage import Stage
 
 CELLS = {
   'cell': str,
@@ -139,7 +145,10 @@ def run(work: Work, identity: Mapping[str, Any]) -> None:
   finish(tuned, _transfers(work, rankings), 'transfer ')
   finish(tuned, _averages(work, rankings), 'averages ')
   mixed = _mixtures(work, rankings)
-  plain = study.source._replace(settings=_without_embedding(study.source))
+  # not among the source prompts: each has seen its target
+  plain = study.source._replace(
+    bank=study.mixed, settings=_without_embedding(study.source)
+  )
   finish(plain, [first for first, _ in mixed], 'mixtures ')
   finish(tuned, [second for _, second in mixed], 'mixed ')
   _full(work, finish)
@@ -180,11 +189,11 @@ def _collect(work: Work, made: list[Cell]) -> None:
 def rank_all(work: Work) -> Rankings:
   """Ranks the source prompts for every target, seed and metric."""
   study = work.study
-  found = ranking.embeddings(study.source.bank, [s.entry for s in work.prompts])
+  found = ranking.vectors(study.source.bank, [s.entry for s in work.prompts])
   scratch = {
     (c.task, c.seed): c.id for c in plan.scratch_cells(study, work.targets)
   }
-  own = ranking.embeddings(study.target.bank, list(scratch.values()))
+  own = ranking.vectors(study.target.bank, list(scratch.values()))
   return {
     (metric, t, s): ranking.rank(
       own[scratch[t, s]],
@@ -300,30 +309,55 @@ def _outcome(
   return policies.best(list(runs), runs)
 
 
-def prompts_of(bank, study: Study) -> list[Source]:
+def prompts_of(bank: epath.PathLike, where: Stage, method: str) -> list[Source]:
   """Returns the entries of a bank that fit the backbone and the method.
 
   Raises:
     ValueError: there is none; says what was found.
   """
   cards = store.cards(bank)
-  wanted = study.source.library[study.method]
-  fits = [
-    Source(name, card['task'], int(card.get('seed') or 0))
-    for name, card in cards.items()
-    if card['method'] == wanted.name
-    and card['fingerprint'] == study.source.backbone.fingerprint
-    and card['settings'].get('length') == wanted.settings.get('length')
-  ]
+  wanted, mark = where.library[method], where.backbone.fingerprint
+  fits, reasons = [], collections.Counter()
+  for name, card in cards.items():
+    other = differing(wanted, card['method'], card['settings'])
+    if card['fingerprint'] != mark:
+      reasons[f'of the backbone {(card["fingerprint"] or "unknown")[:16]}'] += 1
+    elif other:
+      texts = [f'{n} {theirs!r}' for n, (theirs, _) in sorted(other.items())]
+      reasons[f'with {", ".join(texts)}'] += 1
+    else:
+      fits.append(Source(name, card['task'], int(card.get('seed') or 0)))
   if not fits:
-    found = sorted(
-      {(c['fingerprint'] or 'unknown')[:16] for c in cards.values()}
-    )
+    found = '; '.join(f'{n} {why}' for why, n in reasons.most_common(5))
     raise ValueError(
       f'bank: expected entries of method {wanted.name!r} with '
       f'{dict(wanted.settings)} for the backbone with fingerprint '
-      f'{study.source.backbone.fingerprint[:16]}, found none of these among '
-      f'the {len(cards)} entries of {bank}, whose backbones are {found}. Name '
-      'sources to tune them, or another bank.'
+      f'{mark[:16]}, found none of these among the {len(cards)} entries of '
+      f'{bank}: {found or "it is empty"}. Name sources to tune them, or '
+      'another bank.'
     )
   return fits
+
+
+def check_bank(study: Study, wanted: Sequence[Cell]) -> None:
+  """Raises ValueError if sources would replace another study's prompts."""
+  where = study.source
+  for cell in wanted:
+    place = where.bank / cell.id
+    if cells.is_done(where.folder, cell.id) or not place.exists():
+      continue
+    method, card = where.library[cell.method], store.read_card(place)
+    same = {
+      'method': method.name,
+      'settings': json.loads(json.dumps(dict(method.settings))),
+      'rate': cell.rate,
+      'steps': where.settings.steps,
+      'fingerprint': where.backbone.fingerprint,
+      'data': cell.data.record['checksum'],
+    }
+    if other := {n: card.get(n) for n, x in same.items() if card.get(n) != x}:
+      raise ValueError(
+        f'bank: expected no prompt of {cell.task!r} with seed {cell.seed}, or '
+        f'the one that this study makes, found {place} with {other}. It would '
+        'be replaced: name another bank, or sources = None to start from it.'
+      )

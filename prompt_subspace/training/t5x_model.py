@@ -113,17 +113,20 @@ class Model(t5x.models.EncoderDecoderModel):
 
   def _from_bank(self, folder: str):
     entry = store.read(folder)
-    if entry.card['method'] != self.method.name:
+    card = entry.card
+    if other := base.differing(self.method, card['method'], card['settings']):
       raise ValueError(
-        f'start: expected a delta of method {self.method.name!r}, found '
-        f'{entry.card["method"]!r} in {folder}. Bind Model.method to that one.'
+        f'start: expected a delta of method {self.method.name!r} with '
+        f'{ {n: own for n, (_, own) in other.items()} }, found '
+        f'{ {n: theirs for n, (theirs, _) in other.items()} } in {folder}. '
+        'Bind Model.method to that one.'
       )
-    if wanted := entry.card['fingerprint']:  # else it is of unknown weights
+    if wanted := card['fingerprint']:  # else it is of unknown weights
       mark = stored.fingerprint(self.stored)
       if mark != wanted:
         raise ValueError(
           f'start: expected a delta of the backbone {self.stored.name} with '
-          f'fingerprint {mark[:16]}, found one of {entry.card["backbone"]} '
+          f'fingerprint {mark[:16]}, found one of {card["backbone"]} '
           f'with {wanted[:16]} in {folder}. Bind BACKBONE to that one.'
         )
     trees.check_same(entry.phi, self.phi_shapes, f'start {folder}')

@@ -162,7 +162,7 @@ def unify(
       how, {n: s._replace(reparam=by_type[n]) for n, s in some.items()}
     )
   _check_look(look, study)
-  identity = _identity(study)
+  identity = _identity(study, look)
   job.check(base.folder, identity)
   return job.Job(
     folder=base.folder,
@@ -248,7 +248,7 @@ def _check_look(look: Look, study: Study) -> None:
   _ = look.points
 
 
-def _identity(study: Study) -> dict[str, Any]:
+def _identity(study: Study, look: Look) -> dict[str, Any]:
   """What decides the numbers; a folder of others is not continued."""
   shared = stage.identity(study.base)
   settings = {
@@ -259,8 +259,12 @@ def _identity(study: Study) -> dict[str, Any]:
     **shared,
     'pipeline': study.how._asdict(),
     'stages': settings,
+    # maps are found from the best solutions, transfer chooses among all codes
+    'rates': study.rates,
+    'inside_rates': study.inside_rates,
     'joint_rate': study.joint_rate,
     'spread': study.spread,
+    'landscape_examples': look.examples,
     'choose_by': study.choose_by,
     'kinds': {
       name: {n: {'name': r.name, **r.settings} for n, r in by_type.items()}

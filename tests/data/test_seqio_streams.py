@@ -1,5 +1,6 @@
 """SeqIO mixtures by name, and streams whose episodes are of one task each."""
 
+import json
 import types
 
 import numpy as np
@@ -134,3 +135,27 @@ def test_shards_differ_and_a_seed_repeats():
 def test_batches_are_whole_episodes_on_every_shard():
   with pytest.raises(ValueError, match='multiple of 4 shards x episodes of 8'):
     stream(config(), 0, 4, 8)
+
+
+def test_every_kind_of_file_keeps_its_splits(tmp_path):
+  """As JSONL, and as CrossFit's sets, whose validation file is named dev."""
+  rows = tmp_path / 'rows'
+  rows.mkdir()
+  task = {'input': '{text}', 'target': '{answer}'}
+  (rows / 'task.json').write_text(json.dumps(task))
+  for split in ('train', 'validation'):
+    line = json.dumps({'text': f'of {split}', 'answer': 'yes'})
+    (rows / f'{split}.jsonl').write_text(line + '\n')
+  crossfit = tmp_path / 'glue-sst2'
+  crossfit.mkdir()
+  for part in ('train', 'dev', 'test'):
+    lines = 'a warm film\tpositive\na dull film\tnegative\n'
+    (crossfit / f'glue-sst2_16_13_{part}.tsv').write_text(lines)
+  seqio_streams.mixture(
+    'of files', ['rows', 'glue-sst2_16_13'], VOCABULARY, str(tmp_path)
+  )
+  found = seqio.MixtureRegistry.get('of files')
+  assert {t.name: sorted(t.splits) for t in found.tasks} == {
+    'rows__files': ['train', 'validation'],
+    'glue_sst2_16_13__files': ['test', 'train', 'validation'],
+  }

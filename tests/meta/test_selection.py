@@ -62,12 +62,12 @@ def bank(tmp_path):
     store.write(tmp_path / 'bank' / entry, phi, card, embedding=embedding)
 
   for task, prompt in SOURCES.items():
-    add(f'source-{task}', task, {'prompt': prompt})
-  # the one of seed 0 counts, and of it the embedding
-  add('a-later-one', '30', {'prompt': rotated(1.57)}, seed=1)
-  add('target', 'own', {'prompt': rotated(1.5)}, embedding={'prompt': TARGET})
+    add(f'source-{task}', task, {'encoder': prompt})
+  # the one of seed 0 counts; an embedding, where all have one
+  add('a-later-one', '30', {'encoder': rotated(1.57)}, seed=1)
+  add('target', 'own', {'encoder': TARGET}, embedding={'encoder': rotated(1.5)})
   # nor does what was transferred
-  add('a', 'own', {'prompt': rotated(1.5)}, parents=['source-10'])
+  add('a', 'own', {'encoder': rotated(1.5)}, parents=['source-10'])
   add('lora', 'other', {'a': np.ones((2, 2), np.float32)}, method='lora')
   return str(tmp_path / 'bank')
 
@@ -90,6 +90,21 @@ def test_three_studies_of_one_target(bank, tmp_path):
   ]
 
 
+def test_embeddings_count_where_all_have_one(bank):
+  own = selection.prompts({'own': bank})['own']
+  np.testing.assert_array_equal(own, rotated(1.5))
+  both = selection.prompts({'own': bank, '10': bank})
+  np.testing.assert_array_equal(both['own'], TARGET)
+
+
 def test_a_task_without_prompt_is_named(bank):
-  with pytest.raises(ValueError, match=r"found none of \['other'\]; it has"):
-    selection.prompts(bank, ['10', 'other'])
+  with pytest.raises(ValueError, match=r"of 'other' in .* found none; it has"):
+    selection.prompts({'10': bank, 'other': bank})
+
+
+def test_prompts_of_two_backbones_are_not_compared(bank):
+  entry = store.read(f'{bank}/source-10')
+  card = {**entry.card, 'task': 'far', 'fingerprint': 'g'}
+  store.write(f'{bank}/far', entry.phi, card)
+  with pytest.raises(ValueError, match="found 2: f of '10', g of 'far'"):
+    selection.prompts({'10': bank, 'far': bank})

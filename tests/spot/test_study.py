@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prompt_subspace import deltas, reparams
-from prompt_subspace.bank import store
+from prompt_subspace.bank import similarity, store
 from prompt_subspace.reparams import subspace
 from prompt_subspace.spot import plan, study
 from prompt_subspace.training import spec, stack
@@ -83,9 +83,10 @@ def test_every_policy_gets_the_runs_it_needs(tmp_path, make, fake):
     'mixed': 4,
   }
   assert len(set(ids(fake))) == len(fake) == 34
-  assert {p.name for p in (tmp_path / 'bank').iterdir()} == {
-    r['cell'] for k in ('source', 'mixture') for r in by_stage(tmp_path)[k]
-  }
+  # what has seen a target's data is no source prompt
+  for folder, stage in (('bank', 'source'), ('mixed', 'mixture')):
+    stored = {p.name for p in (tmp_path / folder).iterdir()}
+    assert stored == {r['cell'] for r in by_stage(tmp_path)[stage]}
 
 
 def test_without_an_oracle_only_the_nearest_are_tried(tmp_path, make, fake):
@@ -174,7 +175,9 @@ def test_after_a_failure_only_what_is_missing_is_run(
 def test_starts_are_those_of_the_policy(tmp_path, make, fake):
   make(tmp_path).run()
   phis = {
-    p.name: store.read(p).phi['encoder'] for p in (tmp_path / 'bank').iterdir()
+    p.name: store.read(p).phi['encoder']
+    for folder in ('bank', 'mixed')
+    for p in (tmp_path / folder).iterdir()
   }
   starts = {a.row.id: a.row.phi['encoder'] for a in fake}
   for row in table(tmp_path):
@@ -271,6 +274,111 @@ def test_a_bank_takes_the_place_of_sources(tmp_path, make, fake):
   ).run()
   assert not by_stage(tmp_path / 'second').get('source')
   assert len(by_stage(tmp_path / 'second')['transfer']) == 2 * 6
+
+
+def test_mixtures_of_a_banks_tasks_are_of_the_data_at_hand(
+  tmp_path, make, fake
+):
+  make(tmp_path / 'first', policy_names=['best-1'], seeds=[0]).run()
+  bank = tmp_path / 'first' / 'bank'
+  asked = {
+    'sources': None,
+    'bank': str(bank),
+    'policy_names': ['mixture-2'],
+    'seeds': [0],
+  }
+  make(tmp_path / 'second', **asked).run()
+  rows = by_stage(tmp_path / 'second')['mixture']
+  assert len(rows) == len(TARGETS)
+  assert {s for r in rows for s in r['source'].split()} <= set(SOURCES)
+  entry = store.read(bank / 'source-topics-s0')
+  store.write(bank / 'far', entry.phi, {**entry.card, 'task': 'far away'})
+  with pytest.raises(ValueError, match="policies: .* found none of .'far away"):
+    make(tmp_path / 'third', **asked)
+
+
+def test_a_bank_gives_only_what_means_the_same(tmp_path, make, fake):
+  make(tmp_path / 'first', policy_names=['best-1'], seeds=[0]).run()
+  bank = tmp_path / 'first' / 'bank'
+  asked = {
+    'sources': None,
+    'bank': str(bank),
+    'policy_names': ['best-1'],
+    'seeds': [0],
+  }
+  # where a prompt starts does not change what it is
+  make(
+    tmp_path / 'other start',
+    method=deltas.prompt(length=3, start='uniform'),
+    **asked,
+  )
+  for number, method in enumerate(
+    [
+      deltas.prompt(length=4),
+      deltas.prompt(length=3, decoder_length=2),
+      deltas.lora(),
+    ]
+  ):
+    with pytest.raises(ValueError, match='found none of these among the 3'):
+      make(tmp_path / f'other {number}', method=method, **asked)
+
+
+def test_codes_of_another_space_are_not_transferred(tmp_path, make, fake):
+  def inside(seed):
+    return subspace.subspace(
+      deltas.lora(rank=2), reparams.fastfood(), size=4, seed=seed
+    )
+
+  shared = {'policy_names': ['best-1'], 'seeds': [0], 'targets': TARGETS[:1]}
+  make(tmp_path / 'first', method=inside(0), **shared).run()
+  asked = {'sources': None, 'bank': str(tmp_path / 'first' / 'bank'), **shared}
+  make(tmp_path / 'same', method=inside(0), **asked)
+  with pytest.raises(ValueError, match='found none of these.*fingerprint'):
+    make(tmp_path / 'other', method=inside(1), **asked)
+
+
+def test_a_bank_is_not_written_over_by_another_study(tmp_path, make, fake):
+  asked = {'bank': str(tmp_path / 'bank'), 'policy_names': ['best-1']}
+  make(tmp_path / 'first', **asked).run()
+  # the same prompts again, and the study itself once more
+  make(tmp_path / 'second', **asked)
+  make(tmp_path / 'first', **asked)
+  for changes in (
+    {'source': SIDE._replace(rate=0.1)},
+    {'source': SIDE._replace(settings=SETTINGS._replace(steps=6))},
+    {'method': deltas.prompt(length=3, start='labels')},
+  ):
+    with pytest.raises(ValueError, match='bank: .*would be replaced'):
+      make(tmp_path / 'third', **asked | changes)
+
+
+def test_a_best_checkpoint_is_not_compared_with_an_embedding(
+  tmp_path, make, fake
+):
+  make(tmp_path / 'first', policy_names=['best-1'], seeds=[0]).run()
+  bank = tmp_path / 'first' / 'bank'
+  entry = store.read(bank / 'source-topics-s0')
+  assert not np.array_equal(entry.phi['encoder'], entry.embedding['encoder'])
+  store.write(bank / entry.name, entry.phi, entry.card)
+  make(
+    tmp_path / 'second',
+    sources=None,
+    bank=str(bank),
+    policy_names=['best-1'],
+    seeds=[0],
+  ).run()
+  rows = table(tmp_path / 'second', 'similarities.csv')
+  own = {
+    t: store.read(tmp_path / 'second' / 'tuned' / f'scratch-{t}-s0').phi
+    for t in TARGETS
+  }
+  assert {r['source'] for r in rows} == {f'source-{s}-s0' for s in SOURCES}
+  for row in rows:
+    if row['metric'] == 'average':
+      ours = similarity.vectors(own[row['target']])
+      theirs = similarity.vectors(store.read(bank / row['source']).phi)
+      found = similarity.SIMILARITIES['average'](ours, theirs[None])
+      assert float(row['similarity']) == pytest.approx(float(found[0]))
 
 
 # -- what counts

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -211,13 +212,70 @@ def score(small, make, method, phi, split):
   return predict.score(held, split, texts[0])['score']
 
 
-def test_transfer_is_chosen_by_the_type_that_uses_the_code(finished):
-  """Never by test scores: validation of the chosen is the highest tried."""
+def test_transferred_codes_are_those_of_the_other_types_runs(finished):
   for row in recovery(finished):
     if row['stage'] == 'transfer':
       assert row['cell'].startswith('inside-one-linear-z3-s0-questions-')
       assert f'-{row["source"]}-' in row['cell']
       assert row['step'] in (2, 4)
+
+
+@pytest.mark.parametrize(
+  'choose_by, chosen', [('target', 'second'), ('source', 'third')]
+)
+def test_the_code_is_chosen_by_validation_of_the_type_that_uses_it(
+  monkeypatch, choose_by, chosen
+):
+  """Or, as the released code does, of that which found it; never by test."""
+  scores = {
+    # of the type that uses them: validation, test
+    0.0: (50.0, 90.0),
+    1.0: (70.0, 40.0),
+    2.0: (60.0, 80.0),
+  }
+  found = (('first', 50.0), ('second', 55.0), ('third', 65.0))
+  tried = [
+    {
+      'code': np.full(2, i, np.float32),
+      'cell': name,
+      'step': i,
+      'validation': theirs,
+    }
+    for i, (name, theirs) in enumerate(found)
+  ]
+
+  def score(where, kind, codes, task, split, examples):
+    assert (where.settings, kind, task) == (SETTINGS, 'lora', 'a task')
+    place = ('validation', 'test').index(split)
+    return [{'score': scores[float(c[0])][place]} for c in codes]
+
+  monkeypatch.setattr(evaluate, 'scores', score)
+  where = SimpleNamespace(settings=SETTINGS)
+  row = transfer.transfer(where, 'lora', tried, 'a task', choose_by)
+  step = [name for name, _ in found].index(chosen)
+  validation, test = scores[float(step)]
+  assert row == {
+    'validation': validation,
+    'test': test,
+    'cell': chosen,
+    'step': step,
+  }
+
+
+@pytest.mark.parametrize(
+  'changes, name',
+  [
+    ({'inside_rates': [0.05]}, 'inside_rates'),
+    ({'rates': [0.1]}, 'rates.adapter'),
+    ({'look': ONE['look']._replace(examples=7)}, 'landscape_examples'),
+  ],
+)
+def test_what_choices_are_among_cannot_change_in_a_folder(
+  finished, make, changes, name
+):
+  """Maps, transfers and landscapes that are there rest on them."""
+  with pytest.raises(ValueError, match=f'made differently:\n  {name}: it was'):
+    make(finished, **ONE | changes)
 
 
 def test_the_best_is_the_first_of_the_highest():
