@@ -110,13 +110,29 @@ def add(known) -> int:
       'add: expected a .npy file or --t5x with the folder of a run, found '
       f'{known.path} and {known.t5x}. Give one of the two.'
     )
+  if known.embedding and known.t5x is None:
+    raise ValueError(
+      f'embedding: expected --t5x, whose earlier checkpoint it is, found '
+      f'{known.embedding} with {known.path}.'
+    )
   if known.t5x is None:
     backbone = _loaded(known.backbone)
     return _store(known, exchange.from_npy(known.path), backbone)
   known.path = known.t5x
   found, card = t5x_run.read(known.t5x)
   backbone = _loaded(known.backbone or card['backbone'], card['vocabulary'])
-  return _store(known, found, backbone)
+  embedding = None
+  if known.embedding:
+    early, other = t5x_run.read(known.embedding)
+    if other != card:
+      raise ValueError(
+        f'embedding: expected a checkpoint of a run like {known.t5x}, found '
+        f'one of another kind in {known.embedding}.'
+      )
+    trees.check_same(early.phi, found.phi, f'embedding {known.embedding}')
+    found.facts['embedding_step'] = early.facts['steps']
+    embedding = early.phi
+  return _store(known, found, backbone, embedding)
 
 
 def import_(known) -> int:
@@ -136,7 +152,12 @@ def _loaded(name: str | None, vocabulary: str | None = None) -> Backbone | None:
   return None
 
 
-def _store(known, found: exchange.Adapter, backbone: Backbone | None) -> int:
+def _store(
+  known,
+  found: exchange.Adapter,
+  backbone: Backbone | None,
+  embedding: dict | None = None,
+) -> int:
   name = known.name or re.sub(r'[^\w.-]', '_', epath.Path(known.path).stem)
   if not re.fullmatch(r'\w[\w.-]*', name):
     raise ValueError(
@@ -156,7 +177,7 @@ def _store(known, found: exchange.Adapter, backbone: Backbone | None) -> int:
     **found.facts,
   }
   folder = epath.Path(known.bank) / name
-  store.write(folder, found.phi, card, replace=known.replace)
+  store.write(folder, found.phi, card, embedding, known.replace)
   print(f'added {name}: {found.method} for {known.task}')
   if backbone is None:
     print(
@@ -275,6 +296,11 @@ def _parser() -> argparse.ArgumentParser:
       one.add_argument('path', metavar='FILE.npy', nargs='?')
       one.add_argument(
         '--t5x', metavar='RUN', help='folder of a run of T5X, or a checkpoint_N'
+      )
+      one.add_argument(
+        '--embedding',
+        metavar='RUN/checkpoint_N',
+        help='the early checkpoint that is the embedding of the task',
       )
     else:
       one.add_argument('path', metavar='FOLDER')

@@ -66,6 +66,27 @@ def test_the_newest_phi_of_a_run_is_added(name, run, small, tmp_path, capsys):
   store.check_backbone(entry, small)
 
 
+def test_an_early_checkpoint_is_the_embedding(run, tmp_path, capsys):
+  folder, newest = run('prompt')
+  bank = tmp_path / 'bank'
+  words = ['--bank', str(bank), 'add', '--task', 'tea', '--t5x', str(folder)]
+  early = ['--embedding', str(folder / 'checkpoint_9')]
+  assert command.main([*words, *early]) == 0, capsys.readouterr().err
+  entry = store.read(bank / 'run_prompt')
+  first, _ = t5x_run.read(folder / 'checkpoint_9')
+  jax.tree.map(np.testing.assert_array_equal, entry.phi, newest)
+  jax.tree.map(np.testing.assert_array_equal, entry.embedding, first.phi)
+  assert (entry.card['steps'], entry.card['embedding_step']) == (10, 9)
+  other, _ = run('lora')
+  early = ['--embedding', str(other / 'checkpoint_9')]
+  assert command.main([*words, '--name', 'b', *early]) == 2
+  assert 'embedding: expected a checkpoint of a run' in capsys.readouterr().err
+  (tmp_path / 'a.npy').write_bytes(b'')
+  words = ['--bank', str(bank), 'add', '--task', 'tea', str(tmp_path / 'a.npy')]
+  assert command.main([*words, *early]) == 2
+  assert 'embedding: expected --t5x' in capsys.readouterr().err
+
+
 def test_one_checkpoint_can_be_named(run):
   folder, newest = run('lora')
   found, _ = t5x_run.read(folder / 'checkpoint_9')
