@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from prompt_subspace.evaluation import intervals
+
 Row = Mapping[str, Any]
 Spread = tuple[float, float | None]
 
 BASE = 'pt'  # what gains are over
 # metrics of `evaluation.metrics` that go below 0: a share of them says nothing
 SIGNED = ('matthews', 'pearson', 'spearman')
-RESAMPLES = 10_000
 
 
 class Target(NamedTuple):
@@ -52,8 +53,8 @@ class Average(NamedTuple):
   Attributes:
     mean: over splits of the mean over targets.
     deviation: sample standard deviation over splits; None for one.
-    interval: of the mean, as of `bootstrap`; None for one target, which tells
-      nothing of others.
+    interval: of the mean, as of `intervals.bootstrap`; None for one target,
+      which tells nothing of others.
     targets: that it is over.
   """
 
@@ -211,7 +212,7 @@ def average(values: Mapping[str, Float[np.ndarray, ' S']]) -> Average | None:
   if not kept:
     return None
   grid = np.stack(list(kept.values()))
-  interval = bootstrap(grid) if len(grid) > 1 else None
+  interval = intervals.bootstrap(grid) if len(grid) > 1 else None
   return Average(*spread(grid.mean(axis=0)), interval, tuple(kept))
 
 
@@ -220,37 +221,6 @@ def spread(values: Float[np.ndarray, ' S']) -> Spread:
   values = np.asarray(values, np.float64)
   deviation = float(values.std(ddof=1)) if len(values) > 1 else None
   return float(values.mean()), deviation
-
-
-def bootstrap(
-  values: Float[np.ndarray, 'T S'],
-  resamples: int = RESAMPLES,
-  seed: int = 0,
-) -> tuple[float, float]:
-  """Returns a 95 % interval of the mean over targets, by the percentile method.
-
-  Each resample draws T targets with replacement, and of each drawn target S
-  splits with replacement: the splits of a target have nothing to do with those
-  of another. The interval is from the 2.5 to the 97.5 percentile of the means.
-
-  Args:
-    values: by target and split, all finite.
-    resamples: how many.
-    seed: of the draws; equal for all algorithms, so that they are compared on
-      the same resamples.
-
-  Source: Efron and Tibshirani 1993, sections 8 and 13.
-  """
-  random = np.random.default_rng(seed)
-  count, splits = values.shape
-  means = np.zeros(resamples)
-  # a target at a time: all at once takes long arrays for all of CrossFit
-  for _ in range(count):
-    row = random.integers(count, size=(resamples, 1))
-    column = random.integers(splits, size=(resamples, splits))
-    means += values[row, column].mean(axis=1)
-  low, high = np.quantile(means / count, [0.025, 0.975])
-  return float(low), float(high)
 
 
 def curves(rows: Sequence[Row]) -> list[Curve]:

@@ -8,6 +8,7 @@ import math
 import pathlib
 from collections.abc import Mapping
 
+from prompt_subspace.evaluation import intervals
 from prompt_subspace.meta import analysis, diagnostics
 from prompt_subspace.report import meta_pictures, meta_tables, page, tables
 from prompt_subspace.report.meta_pictures import PAPER_RATE
@@ -226,7 +227,7 @@ def _explain(found: Found) -> str:
     'plain tuning on the same few-shot split; ARG is its mean over '
     'targets. Mean ± deviation over splits. The intervals say how far the mean '
     'may be off for other targets and splits of the kind: '
-    f'{analysis.RESAMPLES:,} bootstrap resamples of targets, and of splits '
+    f'{intervals.RESAMPLES:,} bootstrap resamples of targets, and of splits '
     'within each.\n\n'
   ) + (f'Without relative gain: {without}.' if without else '')
 

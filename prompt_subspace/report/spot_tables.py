@@ -44,15 +44,19 @@ def read(folder: pathlib.Path) -> Found:
 
 def policy_grid(gains: Sequence[analysis.Gain]) -> tables.Grid:
   """Table 3 of the paper: what each policy gives, averaged over targets."""
-  header = ['policy', 'similarity', 'score', 'gain', 'error reduction %']
+  known = any(g.interval for g in gains)
+  header = ['policy', 'similarity', 'score', 'gain']
+  header += ['95 % interval'] * known + ['error reduction %']
   share = any(g.share is not None for g in gains)
   grid = [header + ["share of the oracle's gain %"] * share]
   for g in gains:
     line = [g.policy, g.metric or '-', _spread(g.score)]
     if g.policy == 'scratch':
-      line += ['-', '-']
+      line += ['-'] * (2 + known)
     else:
-      line += [_spread(g.gain), _spread(g.reduction)]
+      line += [_spread(g.gain)]
+      line += [_range(g.interval)] * known
+      line += [_spread(g.reduction)]
     part = '-' if g.share is None else f'{100 * g.share:.0f}'
     grid.append(line + [part] * share)
   return grid
@@ -61,6 +65,10 @@ def policy_grid(gains: Sequence[analysis.Gain]) -> tables.Grid:
 def _spread(value: tuple[float, float | None]) -> str:
   mean, deviation = value
   return f'{mean:.1f}' + ('' if deviation is None else f' ± {deviation:.1f}')
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+  return '-' if interval is None else '{:.1f} to {:.1f}'.format(*interval)
 
 
 def target_grid(found: Found) -> tables.Grid:

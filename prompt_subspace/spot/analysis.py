@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from prompt_subspace.evaluation import intervals
+
 Row = Mapping[str, Any]
 
 
@@ -28,6 +30,8 @@ class Gain(NamedTuple):
     metric: the similarity that it ranks by, '' where it uses none.
     score: test score.
     gain: test score minus that from scratch.
+    interval: of the gain, as of `intervals.bootstrap`; None for one target, or
+      where targets have other seeds.
     reduction: relative error reduction.
     share: gain / gain of the oracle; None without an oracle, or where the
       oracle gains nothing.
@@ -37,6 +41,7 @@ class Gain(NamedTuple):
   metric: str
   score: tuple[float, float | None]
   gain: tuple[float, float | None]
+  interval: tuple[float, float] | None
   reduction: tuple[float, float | None]
   share: float | None
 
@@ -84,7 +89,7 @@ def gains(outcomes: Sequence[Row]) -> list[Gain]:
   plain = [{**r, 'test': r['scratch']} for r in first]
   oracle = groups.get(('oracle', ''))
   most = _mean(_by_seed(oracle, _gain))[0] if oracle else float('nan')
-  out = [_line('scratch', '', plain)._replace(share=None)] if plain else []
+  out = [_line('scratch', '', plain)._replace(interval=None)] if plain else []
   for (policy, metric), rows in groups.items():
     line = _line(policy, metric, rows)
     share = line.gain[0] / most if most >= LEAST else None
@@ -98,9 +103,21 @@ def _line(policy: str, metric: str, rows: Sequence[Row]) -> Gain:
     metric,
     _mean(_by_seed(rows, lambda r: r['test'])),
     _mean(_by_seed(rows, _gain)),
+    _interval(rows),
     _mean(_by_seed(rows, lambda r: reduction(r['test'], r['scratch']))),
     None,
   )
+
+
+def _interval(rows: Sequence[Row]) -> tuple[float, float] | None:
+  by_target: dict[str, list[float]] = {}
+  for row in rows:
+    by_target.setdefault(row['target'], []).append(_gain(row))
+  grid = list(by_target.values())
+  if len(grid) < 2 or len({len(line) for line in grid}) > 1:
+    return None
+  values = np.array(grid, np.float64)
+  return intervals.bootstrap(values) if np.isfinite(values).all() else None
 
 
 def _gain(row: Row) -> float:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from prompt_subspace.evaluation import intervals
 from prompt_subspace.spot import analysis
 
 
@@ -53,6 +54,21 @@ def test_gains_are_means_over_targets_then_over_seeds():
   assert best.reduction == pytest.approx((11.25, math.sqrt(2 * 1.25**2)))
   assert oracle.gain[0] == 10.0 and oracle.share == 1.0
   assert best.share == 0.5 and scratch.share is None
+
+
+def test_the_interval_of_a_gain_is_over_targets_and_their_seeds():
+  rows = [r for r in OUTCOMES if r['policy'] == 'best-1']
+  (line,) = [g for g in analysis.gains(rows) if g.policy == 'best-1']
+  by_target: dict = {}
+  for row in rows:
+    by_target.setdefault(row['target'], []).append(row['test'] - row['scratch'])
+  values = np.array(list(by_target.values()))
+  assert values.shape == (2, 2)
+  assert line.interval == intervals.bootstrap(values)
+  assert line.interval[0] < line.gain[0] < line.interval[1]
+  # a target that lacks a seed, and a single target
+  for fewer in (rows[1:], [r for r in rows if r['target'] == 'a']):
+    assert all(g.interval is None for g in analysis.gains(fewer))
 
 
 def test_one_seed_has_no_deviation_and_no_gain_has_no_share():
