@@ -20,7 +20,7 @@ from prompt_subspace.training.job import Job, environment, write_json
 
 Report = Callable[[pathlib.Path], str]
 # what gin raises for a file, module, name or value; ValueError as it is
-GIN_ERRORS = (OSError, ImportError, AttributeError, SyntaxError)
+GIN_ERRORS = (OSError, ImportError, AttributeError, SyntaxError, NameError)
 
 
 def job(job: Job, report: Report | None = None) -> tuple[Job, Report | None]:

@@ -228,8 +228,13 @@ def test_mistakes_end_with_code_2_and_say_what_to_do(
       "gin: .*'?nothing'?",
     ),
     ('X = = 3\n', 'gin: .*'),
+    # a module that the file does not import
+    (
+      'from __gin__ import dynamic_registration\ntune.tune.out = "a"\n',
+      "gin: 'tune' was not provided by an import statement",
+    ),
   ],
-  ids=['no job', 'no such module', 'no gin'],
+  ids=['no job', 'no such module', 'no gin', 'no import'],
 )
 def test_a_file_with_a_mistake_is_named(text, message, tmp_path, capsys):
   path = tmp_path / 'bad.gin'

@@ -50,7 +50,7 @@ def random(
     scale: standard deviation of the table; 1 is about that of the bundled
       backbone's own.
     hard: a text, such as the name of a category, whose embedded tokens stand
-      before the prompt (base `prompt`).
+      before the prompt, or on prefix tuning before the input (table 5).
     hidden: of the prefix, see `deltas.prefix`.
     layers: of the prefix, `all` or the `first` of each stack.
 
@@ -85,7 +85,7 @@ def pretrained(
       token table.
     length: k; and the others as of `random`.
     base: `prompt` or `prefix`.
-    hard: a text before the prompt.
+    hard: a text before the prompt or input.
     hidden: of the prefix.
     layers: of the prefix.
 
@@ -126,7 +126,7 @@ def encoder(
       n)) are read.
     budget: parameters of the encoder as a share of the backbone's; its width
       follows.
-    hard: a text before the prompt.
+    hard: a text before the prompt or input.
     hidden: of the prefix.
     layers: of the prefix.
 
@@ -207,11 +207,6 @@ def _shared(length, base, hard, hidden, layers) -> dict[str, Any]:
   positive('hidden', hidden)
   check_names('base', (base,), BASES)
   check_names('layers', (layers,), LAYERS)
-  if hard and base == 'prefix':
-    raise ValueError(
-      'hard: expected base="prompt", before whose vectors the text stands, '
-      f'found base={base!r}.'
-    )
   return {
     'length': length,
     'base': base,
@@ -257,15 +252,16 @@ def _on_base(init_own, vectors, length, base, hidden, layers) -> Method:
 
   def expand(phi, batch, constants):
     made = vectors(phi, batch['inputs'], constants)
+    hard = constants['hard']
+    words = jnp.broadcast_to(hard, (made.shape[0], *hard.shape))
     if base == 'prompt':
-      hard = constants['hard']
-      shape = (made.shape[0], *hard.shape)
-      whole = jnp.concatenate([jnp.broadcast_to(hard, shape), made], axis=1)
-      return {'encoder': {'prompt': whole}}
+      return {'encoder': {'prompt': jnp.concatenate([words, made], axis=1)}}
     own = functools.partial(_moved, task, phi['prefix'])
     delta = jax.vmap(own)(made)
     if layers == 'first':
-      return _first(delta, task.expand(phi['prefix']))
+      delta = _first(delta, task.expand(phi['prefix']))
+    if len(hard):
+      delta['encoder'] = {**delta['encoder'], 'prompt': words}
     return delta
 
   return Method('ipt', init, expand, reads_batch=True)

@@ -231,6 +231,23 @@ def test_words_may_stand_before_the_prompt():
     np.testing.assert_array_equal(row[:2], table[jnp.asarray([4, 8])])
 
 
+@pytest.mark.parametrize('layers', methods.LAYERS)
+def test_words_stand_before_the_input_beside_a_prefix(layers):
+  setting = tiny.setting(CONFIG)._replace(encode=lambda text: [4, 8])
+  made = {}
+  for hard in ('', 'sports news'):
+    method = deltas.bound(
+      methods.random(base='prefix', hard=hard, layers=layers, **SMALL), setting
+    )
+    held = method.init(jax.random.key(0), setting)
+    found = method.delta(held, tiny.batch(), method.constants)
+    made[hard] = trees.flatten(found)
+  words = made['sports news'].pop('encoder/prompt')
+  rows = setting.embedding[jnp.asarray([4, 8])]
+  np.testing.assert_array_equal(words, jnp.broadcast_to(rows, (3, 2, 16)))
+  jax.tree.map(np.testing.assert_array_equal, made['sports news'], made[''])
+
+
 def test_a_convolution_and_its_pooling_are_those_of_flax():
   class Reference(nn.Module):
     @nn.compact
@@ -297,7 +314,6 @@ def test_mistakes():
     (lambda: methods.random(length=0), 'length: expected a whole number'),
     (lambda: methods.encoder('gru'), 'kind: .*lstm'),
     (lambda: methods.encoder(share=0), 'share: expected a share'),
-    (lambda: methods.random(base='prefix', hard='a'), 'hard: .*base="prompt"'),
     (lambda: methods.random(layers='last'), 'layers: .*first'),
     (lambda: methods.make('ipt_other'), 'method: .*ipt_random'),
     (
