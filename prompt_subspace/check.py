@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
       return 0
     work, _ = run.parse(argv, 'check')
   except (ValueError, ImportError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {run.told(error)}', file=sys.stderr)
     return 2
   print(work.plan)
   print('ok         everything that can be checked before compiling is fine')

@@ -27,7 +27,7 @@ from prompt_subspace.backbone import decode, forward
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import store
-from prompt_subspace.data import batches
+from prompt_subspace.data import batches, files
 from prompt_subspace.data.templates import Template
 from prompt_subspace.evaluation import predict
 from prompt_subspace.instance import methods as strategies
@@ -92,7 +92,7 @@ def _rendered(line: str, entry: store.Entry) -> tuple[str, tuple[str, ...]]:
       f'expected a text, found columns, and {entry.name} has no template.'
     )
   template = Template(**_tuples(entry.card['template']))
-  row = json.loads(line)
+  row = {n: files.as_text(x) for n, x in json.loads(line).items()}
   if missing := [c for c in _input_columns(template) if c not in row]:
     raise ValueError(f'expected the columns of the task, missing {missing}.')
   choices = [c.format_map(row) for c in template.choices or ()]
@@ -302,7 +302,7 @@ def main(argv: Sequence[str]) -> int:
     if known.input == '-':
       requests = read_requests(sys.stdin, entries)
     else:
-      with open(known.input, encoding='utf-8') as file:
+      with open(known.input, encoding='utf-8-sig') as file:
         requests = read_requests(file, entries)
     answers = answer(
       requests,

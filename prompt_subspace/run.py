@@ -126,14 +126,22 @@ def _bind(bindings: Sequence[str]) -> None:
   So they may name what no file uses: `--gin.study.learn.method=@deltas.lora()`.
   """
   imports = re.findall(r'^(?:from|import) .+', gin.config_str(), re.M)
-  try:
-    gin.parse_config([*imports, *bindings])
-  except NameError as error:
-    known = sorted({line.split()[-1] for line in imports[1:]})
-    raise ValueError(
-      f'gin: {error}\nexpected one of {", ".join(known)}, which the gin files '
-      f'import; one more --gin_file can import others.'
-    ) from error
+  for binding in bindings:
+    try:
+      gin.parse_config([*imports, binding])
+    except NameError as error:
+      known = sorted({line.split()[-1] for line in imports[1:]})
+      raise ValueError(
+        f'gin: {error}\nexpected one of {", ".join(known)}, which the gin '
+        'files import; one more --gin_file can import others.'
+      ) from error
+    except SyntaxError as error:
+      name, _, value = binding.partition(' = ')
+      raise ValueError(
+        f'--gin.{name}: expected a value as Python writes it, found {value}. '
+        'A text has quotes of its own, inside those of the shell: '
+        """--gin.BACKBONE='"mini"' --gin.TASKS='["sst2", "cola"]'."""
+      ) from error
 
 
 def _check_names(bindings: Sequence[str]) -> None:
@@ -170,9 +178,14 @@ def main(argv: Sequence[str]) -> int:
     if report is not None and hosts.leads():
       print(report(work.folder))
   except ValueError as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {told(error)}', file=sys.stderr)
     return 2
   return 0
+
+
+def told(error: Exception) -> str:
+  """Returns the message, without gin's notes of its own calls."""
+  return re.sub(r'\n\s*In call to configurable .*', '', str(error))
 
 
 if __name__ == '__main__':

@@ -194,6 +194,12 @@ def test_lines_are_texts_rows_or_addressed(entries):
   ]
 
 
+def test_values_of_a_row_read_as_in_training(entries):
+  row = json.dumps({'title': None, 'year': True})
+  (found,) = predict.read_requests([row], entries[:1])
+  assert found.text == 'film:  year: true'
+
+
 def test_candidates_of_a_row_are_ranked(entries, small):
   """As many as each row has, among rows with other candidates and texts."""
   card = entries[3].card | {
@@ -264,7 +270,8 @@ def test_two_deltas_of_one_name_are_refused(entries):
 def test_the_command_reads_lines_and_prints_answers(command, together, bank):
   one = [a['output'] for a in together[1][0::4]]
   assert command(lines=TEXTS)[:2] == (0, one)
-  (bank / 'texts.txt').write_text('\n'.join(TEXTS[:2]) + '\n', 'utf-8')
+  # a byte order mark is no part of the first text
+  (bank / 'texts.txt').write_text('\n'.join(TEXTS[:2]) + '\n', 'utf-8-sig')
   assert command('--input', str(bank / 'texts.txt'))[:2] == (0, one[:2])
   # the template makes a text of a row
   row = json.dumps({'title': 'Jaws', 'year': '1978'})

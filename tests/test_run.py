@@ -171,7 +171,38 @@ MISTAKES = {
     [TUNE, '--gin.spec.Settings.stepz=3'],
     "doesn't have a parameter named 'stepz'",
   ),
-  'no value': ([TUNE, '--gin.TASKS=[sst2]'], "Failed to parse token 'sst2'"),
+  'no quotes': (
+    [TUNE, '--gin.TASKS=[sst2]'],
+    '--gin.TASKS: .* found .sst2.* has quotes of its own',
+  ),
+  'a text without quotes': (
+    [TUNE, '--gin.DATA_DIR=../x'],
+    '--gin.DATA_DIR: .* found ../x. A text has quotes',
+  ),
+  'a rate and no list': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.RATES=0.1'],
+    'rates: expected a list of at least one rate, found 0.1',
+  ),
+  'a rate below 0': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.RATES={"prompt": [-0.1]}'],
+    'rates, prompt: expected numbers above 0, found -0.1',
+  ),
+  'a seed and no list': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.SEEDS=0'],
+    'seeds: expected a list of at least one seed, found 0',
+  ),
+  'half a seed': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.SEEDS=[0.5]'],
+    'seeds: expected whole numbers, found 0.5',
+  ),
+  'too much dropout': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.tune.tune.dropout=2'],
+    'dropout: expected a share .* found 2',
+  ),
+  'shots as a text': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.SHOTS="8"'],
+    "shots: expected a whole number >= 1 of examples, found '8'",
+  ),
   'no such macro in a value': (
     [TUNE, '--gin.TASKS=%NONE'],
     "No bindings specified for 'NONE",

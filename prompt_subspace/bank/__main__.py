@@ -158,7 +158,8 @@ def _store(
   backbone: Backbone | None,
   embedding: dict | None = None,
 ) -> int:
-  name = known.name or re.sub(r'[^\w.-]', '_', epath.Path(known.path).stem)
+  file = epath.Path(known.path).name.removesuffix('.npy')
+  name = known.name or re.sub(r'[^\w.-]', '_', file)
   if not re.fullmatch(r'\w[\w.-]*', name):
     raise ValueError(
       f'name: expected letters, digits and . _ -, found {name!r}. Choose '

@@ -60,11 +60,11 @@ def draw(
     ValueError: fewer than k + held examples of a class (or in all).
   """
   held = k if held is None else held
-  if min(k, held) < 1:
-    raise ValueError(
-      'few-shot: expected 1 or more examples to train and to validate on, '
-      f'found {k} and {held}.'
-    )
+  for name, count in (('shots', k), ('held', held)):
+    if not isinstance(count, int) or count < 1:
+      raise ValueError(
+        f'{name}: expected a whole number >= 1 of examples, found {count!r}.'
+      )
   labels = task.splits['train'].labels
   if task.kind == 'classification':
     groups = {text: labels == i for i, text in enumerate(task.label_texts)}
@@ -75,9 +75,9 @@ def draw(
     rows = np.flatnonzero(members)
     if len(rows) < k + held:
       raise ValueError(
-        f'k: task {task.name!r} has {len(rows)} training examples of {name!r}, '
-        f'expected at least {k + held} ({k} to train, {held} to validate); use '
-        f'{len(rows) // 2} of each, or less.'
+        f'shots: task {task.name!r} has {len(rows)} training examples of '
+        f'{name!r}, expected at least {k + held} ({k} to train, {held} to '
+        f'validate); use {len(rows) // 2} of each, or less.'
       )
     rows = rows[order(len(rows), 'fewshot', task.name, seed, name)]
     train += rows[:k].tolist()

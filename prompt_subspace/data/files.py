@@ -167,11 +167,12 @@ def _read_jsonl(
           f'{path}:{number}: column {column!r}: expected a text or a number, '
           f'found {json.dumps(record[column])[:40]}.'
         )
-    rows.append((number, {c: _as_text(record[c]) for c in columns}))
+    rows.append((number, {c: as_text(record[c]) for c in columns}))
   return rows
 
 
-def _as_text(value: str | float | bool | None) -> str:
+def as_text(value: str | float | bool | None) -> str:
+  """Returns a JSON value as a text: numbers as written, null as empty."""
   if isinstance(value, str):
     return value
   return '' if value is None else json.dumps(value)

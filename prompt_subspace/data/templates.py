@@ -150,7 +150,7 @@ class Template:
     """
     path = pathlib.Path(path)
     try:
-      fields = json.loads(path.read_text(encoding='utf-8'))
+      fields = json.loads(path.read_text(encoding='utf-8-sig'))
       return cls(**_checked_fields(fields))
     except ValueError as error:  # also JSON and UTF-8 errors
       raise ValueError(f'{path}: {error}') from error

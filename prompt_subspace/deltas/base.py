@@ -5,7 +5,8 @@ shards or reports a run derives from the tree phi that `init` returns.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
@@ -227,10 +228,26 @@ def check_list(argument: str, value: Any, of: str = 'item') -> None:
 
   A text is none, though it has letters: one name has to be a list of one.
   """
-  if isinstance(value, str) or not value:
+  if not isinstance(value, Collection) or isinstance(value, str) or not value:
     raise ValueError(
       f'{argument}: expected a list of at least one {of}, found {value!r}.'
     )
+
+
+def check_rates(argument: str, value: Any) -> None:
+  """Raises ValueError unless the value is a list of numbers above 0."""
+  check_list(argument, value, of='rate')
+  for rate in value:
+    if not isinstance(rate, numbers.Real) or not rate > 0:
+      raise ValueError(f'{argument}: expected numbers above 0, found {rate!r}.')
+
+
+def check_seeds(argument: str, value: Any) -> None:
+  """Raises ValueError unless the value is a list of whole numbers."""
+  check_list(argument, value, of='seed')
+  for seed in value:
+    if not isinstance(seed, numbers.Integral):
+      raise ValueError(f'{argument}: expected whole numbers, found {seed!r}.')
 
 
 def positive(argument: str, value: int) -> None:

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import crossfit_tasks, mixtures
-from prompt_subspace.deltas.base import Method, check_list, check_names
+from prompt_subspace.deltas.base import (
+  Method,
+  check_list,
+  check_names,
+  check_rates,
+  check_seeds,
+)
 from prompt_subspace.evaluation import predict
 from prompt_subspace.meta import (
   algorithms,
@@ -148,6 +154,12 @@ def learn(
   )
   for each in (*learners.values(), wide):
     spec.check(each.settings)
+  for name, how in learners.items():
+    check_rates(f'rate of {name!r}', [how.rate])
+  check_rates('rates', target.rates)
+  check_rates('rates of full tuning', wide.rates)
+  check_seeds('learned', learned)
+  check_seeds('splits', splits)
   diagnostics.check(look)
   found = suite.places((*sources, *targets), data_dir, skip_missing)
   missing = [n for n in (*sources, *targets) if n not in found]
@@ -306,6 +318,7 @@ def _identity(study: Study, shots, source_shots, look: Look) -> dict[str, Any]:
   stages['full'] = stage.identity(study.full.where)
   shared = stages['targets']
   return {
+    'recipe': 'learn',
     **{n: shared[n] for n in ('fingerprint', 'backbone', 'methods')},
     'stages': {
       n: {k: v for k, v in found.items() if k not in ('backbone', 'methods')}

@@ -5,13 +5,13 @@ every pair), figures 4 and 7 (similarity of tasks and of runs), figures 5 and 8
 (similarity against transfer).
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from prompt_subspace.bank import store
 from prompt_subspace.evaluation import intervals
 from prompt_subspace.report import page, spot_pictures, spot_tables, tables
 from prompt_subspace.report.page import (
@@ -233,10 +233,9 @@ def _targets(found: Found) -> list[Details]:
 
 
 def _card(found: Found, entry: str) -> Details | None:
-  """The main fields of a source's card, where it is in the study's bank."""
-  path = found.folder / 'bank' / entry / 'card.json'
-  if not path.exists():
+  """The main fields of a source's card, where it is in the bank."""
+  if not (found.bank / entry).exists():
     return None
-  card = json.loads(path.read_text(encoding='utf-8'))
+  card = store.read_card(found.bank / entry)
   fields = {name: card[name] for name in FACTS if card.get(name) is not None}
   return Details(f'Card of {entry}', [fields])

@@ -125,14 +125,20 @@ def _bars(grid: tables.Grid):
 
 def _task_similarities(found: Found):
   """Returns similarity by task and by run, with their names."""
-  # where a study's entries are, by the stage of their cells
-  places = {'source': 'bank', 'scratch': 'tuned'}
-  entries: dict[str, tuple[str, int]] = {}
-  vectors: dict[str, ranking.Vectors] = {}
-  for stage, folder in places.items():
-    mine = [r for r in found.cells if r['stage'] == stage]
-    entries |= {r['cell']: (r['task'], r['seed']) for r in mine}
-    vectors |= ranking.vectors(found.folder / folder, [r['cell'] for r in mine])
+  # entry -> task, and how the picture names it
+  held: dict[str, tuple[str, str]] = {}
+  own: dict[str, tuple[str, str]] = {}
+  for stage, place in (('source', held), ('scratch', own)):
+    for r in found.cells:
+      if r['stage'] == stage:
+        place[r['cell']] = (r['task'], f'{r["task"]} {r["seed"]}')
+  for r in found.similarities:
+    # of a bank that the study did not make
+    if (found.bank / r['source']).exists():
+      held.setdefault(r['source'], (r['source_task'], r['source']))
+  vectors = ranking.vectors(found.bank, list(held))
+  vectors |= ranking.vectors(found.folder / 'tuned', list(own))
+  entries = held | own
   alike = ranking.comparable([vectors[n] for n in entries])
   runs = similarity.matrix(alike, found.metric)
   tasks = [task for task, _ in entries.values()]
@@ -142,5 +148,5 @@ def _task_similarities(found: Found):
   by_task = share @ runs @ share.T
   for x in (by_task, runs):
     np.fill_diagonal(x, 1.0)
-  labels = [f'{t} {s}' for t, s in entries.values()]
+  labels = [label for _, label in entries.values()]
   return (by_task + by_task.T) / 2, names, runs, labels

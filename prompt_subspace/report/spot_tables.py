@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from prompt_subspace.report import tables
 from prompt_subspace.spot import analysis, work
@@ -23,6 +24,13 @@ class Found(NamedTuple):
   similarities: list[dict[str, Any]]
   outcomes: list[dict[str, Any]]
   record: dict[str, Any]
+
+  @property
+  def bank(self) -> epath.Path:
+    """Of the source prompts; a folder that was moved has its own."""
+    own = epath.Path(self.folder) / 'bank'
+    given = epath.Path(self.record.get('bank') or own)
+    return given if given.exists() else own
 
   @property
   def metric(self) -> str:

@@ -15,7 +15,13 @@ from prompt_subspace.bank import similarity
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import mixtures as task_mixtures
 from prompt_subspace.data import tasks as task_names
-from prompt_subspace.deltas.base import Method, check_list, check_names
+from prompt_subspace.deltas.base import (
+  Method,
+  check_list,
+  check_names,
+  check_rates,
+  check_seeds,
+)
 from prompt_subspace.evaluation import predict
 from prompt_subspace.spot import mixtures as paper
 from prompt_subspace.spot import plan, policies, work
@@ -135,6 +141,8 @@ def transfer(
   plain_start = deltas.bound(scratch or method, base.setting)
   for side in (target, wide):
     spec.check(side.settings)
+  for name, side in (('source', source), ('target', target), ('wide', wide)):
+    check_rates(f'{name}, rate', [side.rate])
   members = _mixtures(sources or (), mixtures, data_dir)
   plain = [s for s in sources or () if s not in members]
   prompts = ()
@@ -196,6 +204,7 @@ def transfer(
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
       'parameters': trees.size(base.backbone.weights),
+      'bank': str(study.source.bank),
       'data': {t: a.record['checksum'] for t, a in whole.items()},
     },
     run=lambda: work.run(asked_work, identity),
@@ -210,12 +219,12 @@ def _check(targets, sources, bank, names, baselines, seeds, metrics):
   """Checks what needs no data; returns the policies."""
   for argument, value in (
     ('targets', targets),
-    ('seeds', seeds),
     ('metrics', metrics),
     ('policy_names', names),
     *([] if sources is None else [('sources', sources)]),
   ):
     check_list(argument, value)
+  check_seeds('seeds', seeds)
   if sources is None and bank is None:
     raise ValueError(
       'sources: expected tasks to tune source prompts on, or a bank that has '
@@ -299,6 +308,7 @@ def _identity(
   """What decides the numbers; a folder of others is not continued."""
   sides = {'source': source, 'target': target, 'full': wide}
   return {
+    'recipe': 'transfer',
     **stage.identity(base),
     'settings': {
       n: stage.identity(base._replace(settings=s.settings))['settings']

@@ -60,6 +60,11 @@ def path(folder: pathlib.Path, name: str) -> pathlib.Path:
   return folder / 'rows' / f'{name}.json'
 
 
+def known(folder: pathlib.Path) -> list[str]:
+  """Returns the names of all finished cells of a folder, sorted."""
+  return sorted(p.stem for p in (folder / 'rows').glob('*.json'))
+
+
 def is_done(folder: pathlib.Path, name: str) -> bool:
   """Whether a cell is finished."""
   return path(folder, name).exists()

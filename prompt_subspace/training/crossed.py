@@ -174,6 +174,7 @@ def cross_validate(
 def _identity(where: Stage, loaded, shots, folds) -> dict[str, Any]:
   """What decides the numbers; a folder of others is not continued."""
   return {
+    'recipe': 'cross_validate',
     **stage.identity(where),
     'shots': shots,
     'folds': folds,

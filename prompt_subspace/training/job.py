@@ -70,6 +70,8 @@ def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: the folder holds results of something else; says what differs.
   """
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f'out: expected a folder or a new name, found {folder}.')
   path = folder / 'identity.json'
   now = json.loads(json.dumps(identity))
   if not path.exists():
@@ -77,9 +79,14 @@ def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
   before = json.loads(path.read_text(encoding='utf-8'))
   if differences := list(_differences(before, now)):
     lines = '\n  '.join(differences)
+    data = (
+      "A task's mark is that of its files, template and lengths. "
+      if any(d.startswith('tasks.') for d in differences)
+      else ''
+    )
     raise ValueError(
       f'out: {folder} holds results that were made differently:\n  {lines}\n'
-      'Name another folder, or go back to the settings it was made with.'
+      f'{data}Name another folder, or go back to the settings it was made with.'
     )
   return _joined(before, now)
 

@@ -1,5 +1,6 @@
 """A stage: what its runs share, and what decides their numbers."""
 
+import numbers
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -78,6 +79,10 @@ def make(
     ValueError: an unknown name, a setting out of range, or no vocabulary.
   """
   spec.check(settings)
+  if not (isinstance(dropout, numbers.Real) and 0 <= dropout < 1):
+    raise ValueError(
+      f'dropout: expected a share of at least 0 and below 1, found {dropout!r}.'
+    )
   library = library or {name: make() for name, make in METHODS.items()}
   methods = tuple(library if methods is None else methods)
   check_names('methods', methods, tuple(library))
@@ -86,7 +91,8 @@ def make(
     backbone = meshes.load(backbone)
   if backbone.vocabulary is None:
     raise ValueError(
-      f'backbone: {backbone.name} has no vocabulary. Load it with '
+      f'backbone: expected a vocabulary, found none with {backbone.name}. Put '
+      'vocab.model or spiece.model into its folder, or load it with one: '
       'weights.load(folder, vocabulary=...).'
     )
   config = backbone.config.replace(dropout_rate=dropout)
@@ -111,6 +117,7 @@ def prepare(
   cache: str | pathlib.Path | None,
   max_input: int,
   max_target: int,
+  limit: int | None = None,
 ) -> dict[str, TaskArrays]:
   """Returns the arrays of tasks; every mistake in their data shows here.
 
@@ -120,11 +127,14 @@ def prepare(
     cache: folder of prepared arrays; None: `cache` beside the stage's folder.
     max_input: longest input in tokens; longer ones are cut.
     max_target: longest target in tokens.
+    limit: at most so many examples of each split.
   """
   cache = cache or stage.folder.parent / 'cache'
   vocabulary = stage.backbone.vocabulary
   return {
-    name: task_arrays.prepare(task, vocabulary, cache, max_input, max_target)
+    name: task_arrays.prepare(
+      task, vocabulary, cache, max_input, max_target, limit=limit
+    )
     for name, task in tasks.items()
   }
 

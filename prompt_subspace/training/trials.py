@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prompt_subspace.deltas import METHODS
-from prompt_subspace.deltas.base import check_list, positive
+from prompt_subspace.deltas.base import check_list, check_seeds, positive
 from prompt_subspace.training import spec, tune
 
 Methods = Sequence[str] | Mapping[str, Sequence[str]]
@@ -80,6 +80,7 @@ def shots_of(shots, task: str) -> int:
 
 def trials_of(tasks, variants, seeds, rates) -> dict[Choice, list[Trial]]:
   """Returns what is tried for each choice: every variant at every rate."""
+  check_seeds('seeds', seeds)
   out = {
     Choice(task, method, int(seed)): list(
       dict.fromkeys(
@@ -92,8 +93,6 @@ def trials_of(tasks, variants, seeds, rates) -> dict[Choice, list[Trial]]:
     for task in tasks
     for seed in seeds
   }
-  if not out or not all(out.values()):
-    raise ValueError('seeds, rates: expected at least one of each, found none.')
   tune.check_ids([trial_name(c, t) for c, tried in out.items() for t in tried])
   return out
 

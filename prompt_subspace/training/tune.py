@@ -10,7 +10,12 @@ from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas import variants
-from prompt_subspace.deltas.base import Method, check_list
+from prompt_subspace.deltas.base import (
+  Method,
+  check_list,
+  check_rates,
+  check_seeds,
+)
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import (
   cells,
@@ -55,6 +60,7 @@ def tune(
   max_target: int = 32,
   dropout: float = 0.0,
   shots: int | None = None,
+  limit: int | None = None,
   cache: str | None = None,
   keep_deltas: Sequence[str] | None = None,
 ) -> job.Job:
@@ -78,6 +84,8 @@ def tune(
     dropout: of the backbone while training.
     shots: train and validate on so many examples per class (per set, where
       there are no classes), drawn by the run's seed; None uses all.
+    limit: at most so many examples of each split, the first ones; a mixture of
+      SeqIO, which has no end, needs one.
     cache: folder of prepared arrays; by default `cache` beside `out`.
     keep_deltas: methods whose trained deltas are stored; None: all.
 
@@ -95,7 +103,7 @@ def tune(
   where = stage.make(
     out, backbone, library, methods, optimizer, settings, dropout, keep_deltas
   )
-  loaded = stage.prepare(where, found, cache, max_input, max_target)
+  loaded = stage.prepare(where, found, cache, max_input, max_target, limit)
   runs = _runs(tasks, where.library, seeds, rates)
   identity = _identity(where, loaded, shots)
   job.check(where.folder, identity)
@@ -117,6 +125,7 @@ def tune(
 def rates_of(rates, method: str) -> Sequence[float]:
   """Returns the rates of a method: one list for all, its own, or its line's."""
   if not isinstance(rates, Mapping):
+    check_rates('rates', rates)
     return rates
   named = [n for n in (method, variants.line(method)) if n in rates]
   if not named:
@@ -124,10 +133,12 @@ def rates_of(rates, method: str) -> Sequence[float]:
       f'rates: expected an entry for method {method!r}, found only '
       f'{sorted(rates)}. Add one, or give one list for all methods.'
     )
+  check_rates(f'rates, {named[0]}', rates[named[0]])
   return rates[named[0]]
 
 
 def _runs(tasks, library, seeds, rates) -> list[Run]:
+  check_seeds('seeds', seeds)
   runs = [
     Run(task, method, int(seed), float(rate))
     for method in library
@@ -135,10 +146,6 @@ def _runs(tasks, library, seeds, rates) -> list[Run]:
     for seed in seeds
     for rate in rates_of(rates, method)
   ]
-  if not runs:
-    raise ValueError(
-      'seeds, rates, methods: expected at least one of each, found none.'
-    )
   runs = list(dict.fromkeys(runs))
   check_ids([run.id for run in runs])
   return runs
@@ -157,6 +164,7 @@ def check_ids(ids: Sequence[str]) -> None:
 def _identity(where: Stage, loaded, shots) -> dict[str, Any]:
   """What decides the numbers; a folder of others is not continued."""
   return {
+    'recipe': 'tune',
     **stage.identity(where),
     'shots': shots,
     'tasks': {n: a.record['checksum'] for n, a in loaded.items()},
@@ -227,7 +235,9 @@ def _run(where: Stage, planned: Sequence[Cell], identity) -> None:
   job.claim(where.folder, identity)
 
   def collect():
-    rows = cells.read(where.folder, [c.id for c in planned])
+    # what was asked for before stays in the table
+    names = dict.fromkeys([c.id for c in planned] + cells.known(where.folder))
+    rows = cells.read(where.folder, list(names))
     results.write_csv(where.folder / 'results.csv', rows)
 
   cells.run(where, planned, collect)

@@ -16,6 +16,8 @@ from prompt_subspace.deltas.base import (
   Method,
   check_list,
   check_names,
+  check_rates,
+  check_seeds,
   positive,
 )
 from prompt_subspace.evaluation import predict
@@ -99,8 +101,8 @@ def unify(
   chosen = {name: _group(name, group) for name, group in groups.items()}
   check_list('groups', list(chosen), of='group')
   check_list('sizes', sizes, of='number')
-  check_list('seeds', seeds, of='seed')
-  check_list('inside_rates', inside_rates, of='rate')
+  check_seeds('seeds', seeds)
+  check_rates('inside_rates', inside_rates)
   check_names('choose_by', (choose_by,), transfer.CHOICES)
   for size in sizes:
     positive('sizes', size)
@@ -166,7 +168,7 @@ def unify(
   job.check(base.folder, identity)
   return job.Job(
     folder=base.folder,
-    plan=work.describe(study),
+    plan=work.describe(study, look),
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
@@ -225,7 +227,7 @@ def _rates(rates, kind: str) -> tuple[float, ...]:
         f'{sorted(rates)}. Add one, or give one list for all types.'
       )
     rates = rates[kind]
-  check_list('rates', rates, of='rate')
+  check_rates('rates', rates)
   return tuple(map(float, rates))
 
 
@@ -256,6 +258,7 @@ def _identity(study: Study, look: Look) -> dict[str, Any]:
     for name, s in (('maps', study.joint), ('inside', study.inside))
   }
   return {
+    'recipe': 'unify',
     **shared,
     'pipeline': study.how._asdict(),
     'stages': settings,

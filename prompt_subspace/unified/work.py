@@ -25,7 +25,7 @@ from prompt_subspace.unified.landscape import Look
 from prompt_subspace.unified.plan import Space, Study
 
 
-def describe(study: Study) -> str:
+def describe(study: Study, look: Look) -> str:
   """The plan for people."""
   lines = [stage.describe_backbone(study.base)]
   lines += [stage.describe_task(n, a) for n, a in study.data.items()]
@@ -46,9 +46,31 @@ def describe(study: Study) -> str:
       f'{", ".join(study.maps)}, seeds {list(study.seeds)}; '
       f'{study.how.pipeline} pipeline',
       'steps      {} for originals, {} for maps, {} for codes'.format(*steps),
+      *_planes(study, look),
       f'runs       {len(every)}, {left} to do; results in {study.folder}',
     ]
   )
+
+
+def _planes(study: Study, look: Look) -> list[str]:
+  """Says which landscapes there will be, where any are asked for."""
+  if not look.maps:
+    return []
+  found = [
+    (space, task)
+    for space in study.spaces
+    if look.wants(*space[1:])
+    for task in study.groups[space.group].unseen
+    if look.tasks is None or task in look.tasks
+  ]
+  if not found:
+    asked = {n: getattr(look, n) for n in ('sizes', 'seeds', 'tasks')}
+    return [
+      'landscapes NONE: of these spaces and unseen tasks none is among those '
+      f'of landscape.Look, {asked}'
+    ]
+  points = len(look.points) * len(look.types or study.types[:3])
+  return [f'landscapes {len(found)} of {points:,} evaluations']
 
 
 def known_cells(study: Study) -> list[Cell]:

@@ -188,7 +188,7 @@ def test_several_upstream_seeds_are_tuned_on_every_split(tmp_path, make, fake):
     ({'algorithm_names': ['sgd']}, 'algorithm_names: expected names among'),
     ({'splits': []}, 'splits: expected a list'),
     ({'learners': {'pt': LEARNERS['mtl']}}, 'learners: .* other names'),
-    ({'shots': 10**6}, 'k: task .* training examples'),
+    ({'shots': 10**6}, 'shots: task .* training examples'),
     ({'look': Look(inner_rates=(0.0,))}, 'inner_rates: expected numbers'),
   ],
 )

@@ -254,7 +254,7 @@ MISTAKES = {
   'methods, prompt: expected a list': {'methods': {'prompt': 'short'}},
   'methods: expected names among': {'methods': {'prompt': ['nosuch']}},
   'rates: expected an entry for method .prompt': {'rates': {'lora': [0.1]}},
-  'seeds, rates: expected at least one': {'seeds': []},
+  'seeds: expected a list of at least one seed': {'seeds': []},
   'two runs would have the name': {'rates': [0.1, 0.1 + 1e-9]},
   'embedding_step: expected None': {
     'settings': SETTINGS._replace(embedding_step=2)

@@ -37,6 +37,17 @@ def test_a_folder_is_tied_to_what_claimed_it(tmp_path):
   assert (tmp_path / 'new' / 'identity.json').read_bytes() == before
 
 
+def test_a_folder_of_another_recipe_or_a_file_is_refused(tmp_path):
+  job.claim(tmp_path / 'new', changed(recipe='tune'))
+  with pytest.raises(ValueError, match="recipe: it was 'tune', asked for is"):
+    job.check(tmp_path / 'new', {'recipe': 'learn'})
+  with pytest.raises(ValueError, match="A task's mark is that of its files"):
+    job.check(tmp_path / 'new', changed(tasks={'sst2': '12'}))
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(ValueError, match='out: expected a folder .*file'):
+    job.check(tmp_path / 'file', IDENTITY)
+
+
 def test_check_writes_nothing(tmp_path):
   job.check(tmp_path / 'new', IDENTITY)
   assert not list(tmp_path.iterdir())

@@ -172,6 +172,15 @@ def test_another_seed_runs_alone(copy, plan, fake):
   assert [r['test'] for r in after if r['seed'] == '2'] == ['42.0'] * 4
 
 
+def test_what_was_asked_for_before_stays_in_the_table(copy, plan, fake):
+  before = table(copy)
+  plan(copy, tasks=TASKS[:1], seeds=[0]).run()
+  assert not fake
+  after = table(copy)
+  assert sorted(r['task'] for r in after) == sorted(r['task'] for r in before)
+  assert len(after) == len(before)
+
+
 def test_a_row_is_the_same_whatever_else_is_asked(copy, finished, plan):
   """One run of the eight, alone, from nothing."""
   import shutil
@@ -374,7 +383,11 @@ MISTAKES = {
     'tasks': 'reviews'
   },
   'tasks: .* found \\[\\]': {'tasks': []},
-  'seeds, rates, methods: expected at least one': {'seeds': []},
+  'seeds: expected a list of at least one seed': {'seeds': []},
+  'rates: expected a list of at least one rate, found 0.1': {'rates': 0.1},
+  'rates, lora: expected numbers above 0, found .a': {
+    'rates': {'prompt': [0.3], 'lora': ['a']}
+  },
   'keep_deltas: .*nosuch': {'keep_deltas': ['nosuch']},
   'steps: expected a whole number >= 1, found 0': {
     'settings': SETTINGS._replace(steps=0)
@@ -388,7 +401,7 @@ MISTAKES = {
     'rates': [0.1, 0.1 + 1e-9],
   },
   'data_dir: expected a folder .*nowhere': {'data_dir': '/nowhere'},
-  'k: task .* has .* expected at least 800': {'shots': 400},
+  'shots: task .* has .* expected at least 800': {'shots': 400},
   'backbone: expected one of .*mini': {'backbone': '/nowhere'},
 }
 
@@ -401,5 +414,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, plan, fake, message):
 
 
 def test_a_backbone_without_vocabulary_is_refused(tmp_path, plan, small):
-  with pytest.raises(ValueError, match='backbone: small has no vocabulary'):
+  with pytest.raises(
+    ValueError, match='backbone: expected a vocabulary.*small'
+  ):
     plan(tmp_path, backbone=small._replace(vocabulary=None))
