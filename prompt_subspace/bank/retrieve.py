@@ -6,7 +6,7 @@ compared only on request, and only if their shapes agree.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,18 @@ class Ranking(NamedTuple):
 def backbone_of(card: Mapping[str, Any]) -> str | None:
   """Returns what tells backbones apart: fingerprint, else its name as given."""
   return card['fingerprint'] or card['backbone'] or None
+
+
+def comparable(entries: Sequence[store.Entry]) -> list[np.ndarray]:
+  """Returns the vectors [P, D] of entries that are to be compared.
+
+  Their embeddings; if one has none, the best checkpoints of all: an embedding
+  and a best checkpoint tell different things.
+  """
+  embedded = all(e.embedding is not None for e in entries)
+  return [
+    similarity.vectors(e.embedding if embedded else e.phi) for e in entries
+  ]
 
 
 def similar(

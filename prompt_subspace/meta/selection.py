@@ -105,9 +105,9 @@ def compare(
 def prompts(banks: Mapping[str, str]) -> dict[str, np.ndarray]:
   """Returns a prompt [P, D] of each task.
 
-  Their embeddings, if all have one, else all best checkpoints: these tell
-  different things. Of several entries of a task, the one of the lowest seed
-  counts; those that started from other entries do not.
+  What of them is compared says `retrieve.comparable`. Of several entries of a
+  task, the one of the lowest seed counts; those that started from other entries
+  do not.
 
   Args:
     banks: task -> bank that has a prompt of it.
@@ -126,11 +126,8 @@ def prompts(banks: Mapping[str, str]) -> dict[str, np.ndarray]:
       + ', '.join(f'{mark} of {task!r}' for mark, task in marks.items())
       + '. Prompts of different backbones cannot be compared.'
     )
-  embedded = all(e.embedding is not None for e in found.values())
-  return {
-    task: similarity.vectors(e.embedding if embedded else e.phi)
-    for task, e in found.items()
-  }
+  alike = retrieve.comparable(list(found.values()))
+  return dict(zip(found, alike, strict=True))
 
 
 def _entry(bank: str, task: str) -> store.Entry:

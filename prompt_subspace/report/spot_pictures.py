@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prompt_subspace.bank import similarity
+from prompt_subspace.bank import retrieve, similarity
 from prompt_subspace.report import plots, spot_tables, tables
 from prompt_subspace.report.page import Picture
 from prompt_subspace.report.spot_tables import Found, Points
@@ -132,14 +132,15 @@ def _task_similarities(found: Found):
     for r in found.cells:
       if r['stage'] == stage:
         place[r['cell']] = (r['task'], f'{r["task"]} {r["seed"]}')
-  for r in found.similarities:
+  ranked = {r['source']: r['source_task'] for r in found.similarities}
+  for name, task in ranked.items():
     # of a bank that the study did not make
-    if (found.bank / r['source']).exists():
-      held.setdefault(r['source'], (r['source_task'], r['source']))
-  vectors = ranking.vectors(found.bank, list(held))
-  vectors |= ranking.vectors(found.folder / 'tuned', list(own))
+    if name not in held and (found.bank / name).exists():
+      held[name] = (task, name)
+  read = ranking.entries(found.bank, list(held))
+  read |= ranking.entries(found.folder / 'tuned', list(own))
   entries = held | own
-  alike = ranking.comparable([vectors[n] for n in entries])
+  alike = retrieve.comparable([read[n] for n in entries])
   runs = similarity.matrix(alike, found.metric)
   tasks = [task for task, _ in entries.values()]
   names = list(dict.fromkeys(tasks))

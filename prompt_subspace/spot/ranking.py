@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float
 
-from prompt_subspace.bank import similarity, store
+from prompt_subspace.bank import retrieve, similarity, store
 from prompt_subspace.deltas.base import check_names
 
 
@@ -37,38 +36,11 @@ class Ranked(NamedTuple):
   similarities: tuple[float, ...]
 
 
-class Vectors(NamedTuple):
-  """What tells tasks apart: of one entry of a bank.
-
-  Attributes:
-    phi: its best checkpoint.
-    embedding: its task embedding, where it has one.
-  """
-
-  phi: Float[np.ndarray, 'P D']
-  embedding: Float[np.ndarray, 'P D'] | None
-
-
-def vectors(bank: epath.PathLike, names: Sequence[str]) -> dict[str, Vectors]:
+def entries(
+  bank: epath.PathLike, names: Sequence[str]
+) -> dict[str, store.Entry]:
   """Reads entries of a bank."""
-  out = {}
-  for name in names:
-    entry = store.read(epath.Path(bank) / name)
-    embedding = entry.embedding
-    if embedding is not None:
-      embedding = similarity.vectors(embedding)
-    out[name] = Vectors(similarity.vectors(entry.phi), embedding)
-  return out
-
-
-def comparable(held: Sequence[Vectors]) -> list[Float[np.ndarray, 'P D']]:
-  """Returns the embeddings; of all the best checkpoints, if one has none.
-
-  An embedding and a best checkpoint tell different things.
-  """
-  if any(v.embedding is None for v in held):
-    return [v.phi for v in held]
-  return [v.embedding for v in held]
+  return {name: store.read(epath.Path(bank) / name) for name in names}
 
 
 def candidates(
@@ -92,21 +64,22 @@ def candidates(
 
 
 def rank(
-  target: Vectors,
+  target: store.Entry,
   sources: Sequence[Source],
-  found: Mapping[str, Vectors],
+  found: Mapping[str, store.Entry],
   metric: str = 'average',
 ) -> Ranked:
   """Orders source prompts by the similarity of their embeddings to a target's.
 
   Args:
-    target: its vectors.
+    target: its own entry.
     sources: at least one.
-    found: entry -> vectors.
+    found: name -> entry.
     metric: of `bank.similarity.SIMILARITIES`.
   """
   check_names('similarity', (metric,), tuple(similarity.SIMILARITIES))
-  own, *others = comparable([target, *(found[s.entry] for s in sources)])
+  asked = [target, *(found[s.entry] for s in sources)]
+  own, *others = retrieve.comparable(asked)
   compare = similarity.SIMILARITIES[metric]
   scores = np.asarray(compare(own, np.stack(others)), np.float64)
   # of equals, the first in the order of the sources

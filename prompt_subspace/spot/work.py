@@ -189,11 +189,11 @@ def _collect(work: Work, made: list[Cell]) -> None:
 def rank_all(work: Work) -> Rankings:
   """Ranks the source prompts for every target, seed and metric."""
   study = work.study
-  found = ranking.vectors(study.source.bank, [s.entry for s in work.prompts])
+  found = ranking.entries(study.source.bank, [s.entry for s in work.prompts])
   scratch = {
     (c.task, c.seed): c.id for c in plan.scratch_cells(study, work.targets)
   }
-  own = ranking.vectors(study.target.bank, list(scratch.values()))
+  own = ranking.entries(study.target.bank, list(scratch.values()))
   return {
     (metric, t, s): ranking.rank(
       own[scratch[t, s]],
