@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,18 @@ def small(tmp_path_factory):
 
   folder = tmp_path_factory.mktemp('small')
   return sample.backbone(sample.train_vocabulary(folder))
+
+
+@pytest.fixture
+def overlapping(tmp_path) -> Path:
+  """The embedded tasks, and `copied`, tested with what `reviews` trains on.
+
+  Some two of a hundred of its texts are too short to count.
+  """
+  from prompt_subspace.data.tasks import DEMO
+
+  folder = tmp_path / 'tasks'
+  shutil.copytree(DEMO, folder)
+  shutil.copytree(DEMO / 'reviews', folder / 'copied')
+  shutil.copy(folder / 'reviews/train.tsv', folder / 'copied/test.tsv')
+  return folder

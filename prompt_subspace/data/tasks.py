@@ -190,6 +190,27 @@ def splits(task: Task) -> list[str]:
   return _files_of(task.folder).present(task.folder)
 
 
+def texts(task: Task, split: str) -> list[list[str]]:
+  """Returns what the columns of each row hold, without the template.
+
+  Labels of a classification are left out.
+
+  Args:
+    task: with a folder.
+    split: that it has a file of.
+
+  Raises:
+    ValueError: the file is missing or cannot be read.
+  """
+  path = _files_of(task.folder).split_path(task.folder, split)
+  if crossfit.is_set(task.folder):
+    return [[text] for _, text, _ in crossfit.read(path)]
+  template = task.template
+  label = {template.target.strip('{}')} if template.labels else set()
+  columns = [c for c in template.columns if c not in label]
+  return [[row[c] for c in columns] for _, row in files.read(path, columns)]
+
+
 def _files_of(folder: pathlib.Path):
   return crossfit if crossfit.is_set(folder) else files
 

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import crossfit_tasks, mixtures
+from prompt_subspace.data import crossfit_tasks, mixtures, overlap
+from prompt_subspace.data import tasks as task_names
+from prompt_subspace.data.tasks import Task
 from prompt_subspace.deltas.base import (
   Method,
   check_list,
@@ -200,9 +202,12 @@ def learn(
   )
   identity = _identity(study, shots, source_shots, look)
   job.check(base.folder, identity)
+  overlaps = overlap.told(
+    *(_tasks(found, n, data_dir) for n in (sources, targets))
+  )
   return job.Job(
     folder=base.folder,
-    plan=work.describe(study, _notes(sources, targets, missing)),
+    plan=work.describe(study, _notes(sources, targets, missing), overlaps),
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
@@ -211,6 +216,7 @@ def learn(
         n: [a.record['checksum'] for a in held]
         for n, held in tasks.whole.items()
       },
+      'overlaps': overlaps,
     },
     run=lambda: work.run(
       study,
@@ -286,6 +292,11 @@ def _notes(sources, targets, missing) -> list[str]:
   if missing:
     out.append(f'{len(missing)} tasks left out, no data: {", ".join(missing)}')
   return out
+
+
+def _tasks(found, names, data_dir) -> list[Task]:
+  """Returns the tasks; of CrossFit's few-shot sets, those of the first seed."""
+  return [task_names.find(found[n].names[0], data_dir) for n in names]
 
 
 def _upstream(base: Stage, method: Method, learner: Learner) -> Stage:

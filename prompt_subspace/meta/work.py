@@ -13,12 +13,15 @@ from prompt_subspace.training import cells, job, results, stage
 from prompt_subspace.training.cells import Cell
 
 
-def describe(study: Study, notes: Sequence[str] = ()) -> str:
+def describe(
+  study: Study, notes: Sequence[str] = (), overlaps: Sequence[str] = ()
+) -> str:
   """The plan for people.
 
   Args:
     study: what is planned.
-    notes: what else there is to know: tasks that share texts or are missing.
+    notes: what else there is to know: tasks of one origin or without data.
+    overlaps: as `data.overlap.told` says them.
   """
   where, suite = study.prompt.where, study.suite
   first = suite.whole[study.targets[0]][0]
@@ -45,6 +48,7 @@ def describe(study: Study, notes: Sequence[str] = ()) -> str:
     f'rates {", ".join(f"{r:g}" for r in study.prompt.rates)}',
     f'runs       {len(every)}, {left} to do; results in {study.folder}',
   ]
+  lines += [f'overlap    {text}' for text in overlaps]
   return '\n'.join([*lines, *(f'note       {n}' for n in notes)])
 
 

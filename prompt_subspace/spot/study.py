@@ -12,7 +12,7 @@ from etils import epath
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import similarity
-from prompt_subspace.data import fewshot
+from prompt_subspace.data import fewshot, overlap
 from prompt_subspace.data import mixtures as task_mixtures
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import (
@@ -197,15 +197,20 @@ def transfer(
     pairing='all' if sources is None else pairing,
   )
   policies.check(asked, work.candidates_least(asked_work))
+  trained = dict.fromkeys([*plain, *sum(members.values(), ())])
+  overlaps = overlap.told(
+    [found[n] for n in trained], [found[n] for n in targets]
+  )
   return job.Job(
     folder=base.folder,
-    plan=work.describe(asked_work, whole),
+    plan=work.describe(asked_work, whole, overlaps),
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
       'parameters': trees.size(base.backbone.weights),
       'bank': str(study.source.bank),
       'data': {t: a.record['checksum'] for t, a in whole.items()},
+      'overlaps': overlaps,
     },
     run=lambda: work.run(asked_work, identity),
     stages={

@@ -78,14 +78,17 @@ class Work(NamedTuple):
     return [(t, s) for t in self.targets for s in self.study.seeds]
 
 
-def describe(work: Work, whole: Mapping[str, TaskArrays]) -> str:
-  """The plan for people."""
+def describe(
+  work: Work, whole: Mapping[str, TaskArrays], overlaps: Sequence[str] = ()
+) -> str:
+  """The plan for people; overlaps as `data.overlap.told` says them."""
   study = work.study
   first = next(iter(whole.values()))
   phi = stage.shapes(study.source, study.method, first)
   lines = [stage.describe_backbone(study.source)]
   lines += [stage.describe_task(n, a) for n, a in whole.items()]
   lines += [f'mixture    {n}: {", ".join(m)}' for n, m in study.members.items()]
+  lines += [f'overlap    {text}' for text in overlaps]
   known = known_cells(work)
   left = sum(not cells.is_done(study.source.folder, c.id) for c in known)
   tries = len(policies.tried(work.policies, work.prompts))

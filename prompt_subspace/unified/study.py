@@ -10,7 +10,7 @@ from typing import Any
 
 from prompt_subspace import deltas, reparams
 from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import mixtures
+from prompt_subspace.data import mixtures, overlap
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import (
   Method,
@@ -166,9 +166,16 @@ def unify(
   _check_look(look, study)
   identity = _identity(study, look)
   job.check(base.folder, identity)
+  overlaps = [
+    text
+    for group in chosen.values()
+    for text in overlap.told(
+      [found[n] for n in group.train], [found[n] for n in group.unseen]
+    )
+  ]
   return job.Job(
     folder=base.folder,
-    plan=work.describe(study, look),
+    plan=work.describe(study, look, overlaps),
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
@@ -178,6 +185,7 @@ def unify(
       'types': list(study.types),
       'maps': list(study.maps),
       'pipeline': how.pipeline,
+      'overlaps': overlaps,
     },
     run=lambda: work.run(study, identity, look),
   )

@@ -25,8 +25,8 @@ from prompt_subspace.unified.landscape import Look
 from prompt_subspace.unified.plan import Space, Study
 
 
-def describe(study: Study, look: Look) -> str:
-  """The plan for people."""
+def describe(study: Study, look: Look, overlaps: Sequence[str] = ()) -> str:
+  """The plan for people; overlaps as `data.overlap.told` says them."""
   lines = [stage.describe_backbone(study.base)]
   lines += [stage.describe_task(n, a) for n, a in study.data.items()]
   some = next(iter(study.held.values()))
@@ -36,6 +36,7 @@ def describe(study: Study, look: Look) -> str:
       f'group      {name}: {", ".join(group.train)}; unseen '
       f'{", ".join(group.unseen)}'
     )
+  lines += [f'overlap    {text}' for text in overlaps]
   every = known_cells(study)
   left = sum(not cells.is_done(study.folder, c.id) for c in every)
   steps = (study.base.settings.steps, study.joint.steps, study.inside.steps)

@@ -234,6 +234,22 @@ def test_partitions_say_what_is_missing_or_leave_it_out(tmp_path, make):
     make(tmp_path / 'out', skip_missing=True, **asked)
 
 
+def test_texts_that_are_trained_on_and_tested_are_told(
+  tmp_path, make, overlapping
+):
+  job = make(
+    tmp_path / 'out',
+    data_dir=str(overlapping),
+    sources=['reviews'],
+    targets=['copied'],
+  )
+  told = (
+    '98 % of the test examples of copied have a text that reviews trains on'
+  )
+  assert f'overlap    {told}' in job.plan
+  assert job.record['overlaps'] == [told]
+
+
 def test_a_leak_is_named_in_the_plan(tmp_path, make, real_data):
   plan = make(
     tmp_path,

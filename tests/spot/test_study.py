@@ -528,3 +528,20 @@ def test_a_folder_of_another_study_is_refused(tmp_path, make, fake, changes):
 
 def test_names_of_cells_are_their_combination():
   assert plan.mark(['a', 'b']) == plan.mark(['a', 'b']) != plan.mark(['b', 'a'])
+
+
+def test_texts_that_are_trained_on_and_tested_are_told(
+  tmp_path, make, overlapping
+):
+  job = make(
+    tmp_path / 'out',
+    data_dir=str(overlapping),
+    sources=['reviews'],
+    targets=['copied'],
+    policy_names=['best-1'],
+  )
+  told = (
+    '98 % of the test examples of copied have a text that reviews trains on'
+  )
+  assert f'overlap    {told}' in job.plan
+  assert job.record['overlaps'] == [told]

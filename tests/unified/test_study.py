@@ -416,3 +416,18 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, make):
     with pytest.raises(ValueError, match=said):
       make(tmp_path, **changes)
   assert not list(tmp_path.iterdir())
+
+
+def test_texts_that_are_trained_on_and_tested_are_told(
+  tmp_path, make, overlapping
+):
+  job = make(
+    tmp_path / 'out',
+    data_dir=str(overlapping),
+    groups={'one': {'train': ['reviews'], 'unseen': ['copied']}},
+  )
+  told = (
+    '98 % of the test examples of copied have a text that reviews trains on'
+  )
+  assert f'overlap    {told}' in job.plan
+  assert job.record['overlaps'] == [told]
