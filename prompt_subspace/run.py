@@ -22,6 +22,11 @@ Report = Callable[[pathlib.Path], str]
 # what gin raises for a file, module, name or value; ValueError as it is
 GIN_ERRORS = (OSError, ImportError, AttributeError, SyntaxError, NameError)
 
+THEIRS = (
+  'A file for T5X is started by T5X, where that is installed: python -m '
+  't5x.train (or t5x.eval, t5x.infer), as its first lines say.'
+)
+
 
 def job(job: Job, report: Report | None = None) -> tuple[Job, Report | None]:
   """Returns what the gin file binds here, `run.job.job = @recipe()`."""
@@ -55,11 +60,12 @@ def parse(argv: Sequence[str], program: str) -> tuple[Job, Report | None]:
     _bind(bindings)
     gin.finalize()
   except GIN_ERRORS as error:
-    raise ValueError(f'gin: {error}') from error
+    hint = f'\n{THEIRS}' if "No module named 't5x'" in str(error) else ''
+    raise ValueError(f'gin: {error}{hint}') from error
   if not re.search(r'^run\.job\.job = ', gin.config_str(), re.M):
     raise ValueError(
       f'gin_file: expected a file that binds run.job.job to a recipe, as '
-      f'gin/tune.gin does, found none in {known.gin_file}.'
+      f'gin/tune.gin does, found none in {known.gin_file}. {THEIRS}'
     )
   with mesh.use(known.mesh and mesh.parse(known.mesh)):
     return gin.get_configurable(job)()

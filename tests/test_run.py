@@ -254,6 +254,10 @@ def test_mistakes_end_with_code_2_and_say_what_to_do(
   [
     ('', 'gin_file: expected a file that binds run.job.job'),
     (
+      'from __gin__ import dynamic_registration\nfrom t5x import trainer\n',
+      'T5X is started by T5X, .*: python -m t5x.train',
+    ),
+    (
       'from __gin__ import dynamic_registration\n'
       'from prompt_subspace import nothing\n',
       "gin: .*'?nothing'?",
@@ -265,7 +269,7 @@ def test_mistakes_end_with_code_2_and_say_what_to_do(
       "gin: 'tune' was not provided by an import statement",
     ),
   ],
-  ids=['no job', 'no such module', 'no gin', 'no import'],
+  ids=['no job', 'of T5X', 'no such module', 'no gin', 'no import'],
 )
 def test_a_file_with_a_mistake_is_named(text, message, tmp_path, capsys):
   path = tmp_path / 'bad.gin'

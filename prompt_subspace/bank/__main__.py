@@ -48,14 +48,20 @@ CHECKPOINTS = {'embedding': 'task embeddings', 'phi': 'best checkpoints'}
 
 
 def ls(known) -> int:
-  """Prints a line for each entry."""
-  rows = [['entry', *COLUMNS, 'backbone']]
-  for name, card in store.cards(known.bank).items():
+  """Prints a line for each entry; a damaged one does not hide the others."""
+  rows, problems = [['entry', *COLUMNS, 'backbone']], []
+  for name in store.names(known.bank):
+    try:
+      card = store.read_card(epath.Path(known.bank) / name)
+    except ValueError as error:
+      problems.append(f'error: {error}')
+      continue
     texts = [_text(card.get(column)) for column in COLUMNS]
     mark = f' {card["fingerprint"][:8]}' if card['fingerprint'] else ''
     rows.append([name, *texts, f'{card["backbone"]}{mark}'])
   print(_table(rows))
-  return 0
+  print('\n'.join(problems), end='\n' * bool(problems), file=sys.stderr)
+  return int(bool(problems))
 
 
 def show(known) -> int:

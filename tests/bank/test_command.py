@@ -95,6 +95,14 @@ def test_ls_prints_a_line_for_each(filled, bank):
   ]
 
 
+def test_ls_lists_what_it_can_and_names_a_damaged_card(filled, bank):
+  (bank / 'a' / 'card.json').write_text('{')
+  code, out, error = filled('ls')
+  assert code == 1
+  assert [line.split()[0] for line in out.splitlines()] == ['entry', 'b', 'c']
+  assert re.match(r'error: .*a/card.json: expected a card', error)
+
+
 def test_show_prints_card_and_shapes(filled):
   code, out, _ = filled('show', 'b')
   card, _, arrays = out.partition('\nphi\n')
