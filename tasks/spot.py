@@ -5,9 +5,10 @@ says which data set of tensorflow-datasets it is and how it reads as text: as in
 T5 (Raffel et al. 2020, appendix D) where T5 has it, in the same manner where it
 has not. Nothing is downloaded before a task is prepared.
 
-  vocabulary = backbone.vocabulary
-  spot.register(vocabulary, tfds_data_dir)
-  arrays.prepare(tasks.find('spot_sst2'), vocabulary, cache_dir)
+  arrays.prepare(tasks.find('spot_sst2'), backbone.vocabulary, cache_dir)
+
+TFDS reads from its own default folder, or from that of TFDS_DATA_DIR in the
+environment; `register` takes another.
 
 Names are those of `prompt_subspace.spot.mixtures`, with `spot_` before them, as
 `tasks.english` has some of the plain ones. Two tasks are not in TFDS, CxC and
@@ -25,7 +26,12 @@ answers where the leaderboard has the exact match of questions.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from prompt_subspace.data.tasks import PLAIN, register_templates, text_task
+from prompt_subspace.data.tasks import (
+  PLAIN,
+  register_later,
+  register_templates,
+  text_task,
+)
 from prompt_subspace.data.templates import Template
 from tasks import spot_columns as columns
 
@@ -353,8 +359,7 @@ def register(vocabulary, tfds_data_dir=None):
       [row.columns or columns.as_they_are, columns.rendered(row.template)],
       as_text(row.template),
       vocabulary,
-      identity=f'{" ".join(row.tfds)} {sorted(row.splits.items())} '
-      f'{columns.VERSION} {row.template.hash}',
+      identity=identity(row),
     )
 
 
@@ -369,3 +374,23 @@ def as_text(template):
     template.metrics,
     template.kind,
   )
+
+
+def identity(row):
+  """What the texts of a task are made from and how, None for C4's."""
+  if row.columns is columns.prefix_lm:
+    return None
+  return (
+    f'{" ".join(row.tfds)} {sorted(row.splits.items())} '
+    f'{columns.VERSION} {row.template.hash}'
+  )
+
+
+register_later(
+  {
+    name: (as_text(row.template), identity(row))
+    for name, row in TASKS.items()
+    if row.tfds
+  },
+  register,
+)

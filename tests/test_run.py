@@ -227,6 +227,10 @@ MISTAKES = {
     [TUNE, '--gin.TASKS=["reviews"]', '--gin.BACKBONE="maxi"'],
     "backbone: expected one of .'mini'.*found 'maxi'",
   ),
+  'no backbone': (
+    [TUNE, '--gin.TASKS=["reviews"]', '--gin.BACKBONE=None'],
+    'backbone: expected a name or a folder of a checkpoint, found None',
+  ),
   'a wrong value': (
     [TUNE, '--gin.TASKS=["reviews"]', '--gin.STEPS="many"'],
     "steps: expected a whole number >= 1, found 'many'",

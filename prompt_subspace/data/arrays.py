@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Int
 
 from prompt_subspace.data import files
-from prompt_subspace.data.tasks import PLAIN, Task, identity, source
+from prompt_subspace.data.tasks import (
+  PLAIN,
+  Task,
+  ensure_registered,
+  identity,
+  source,
+)
 from prompt_subspace.data.templates import Template
 from prompt_subspace.vocabulary import EOS, Vocabulary
 
@@ -137,6 +143,7 @@ def prepare(
   folder = pathlib.Path(cache_dir) / f'{readable}-{key[:16]}'
   if folder.is_dir() and not refresh:
     return _load_as(folder, key)
+  ensure_registered(task, vocabulary)
   # The one module that runs TensorFlow.
   from prompt_subspace.data import tokens
 

@@ -23,6 +23,8 @@ PLAIN = Template('{inputs}', '{targets}')
 _templates: dict[str, Template] = {}
 # Tasks that `text_task` registered: what each is made from.
 _identities: dict[str, str] = {}
+# Tasks of SeqIO that are registered when they are read: how.
+_later: dict[str, Callable[[Vocabulary], None]] = {}
 
 
 class Task(NamedTuple):
@@ -59,6 +61,35 @@ def register_templates(table: Mapping[str, Template]) -> None:
       )
 
 
+def register_later(
+  table: Mapping[str, tuple[Template, str | None]],
+  register: Callable[[Vocabulary], None],
+) -> None:
+  """Makes tasks known that are in SeqIO's registry once they are read.
+
+  SeqIO's tasks have a vocabulary, which nobody knows where a table is written.
+
+  Args:
+    table: task name -> its template, over `inputs` and `targets`, and what it
+      is made from, see `text_task`.
+    register: vocabulary -> None, adds all of them to SeqIO's registry; called
+      when the first of them is tokenised.
+
+  Raises:
+    ValueError: see `register_templates`.
+  """
+  register_templates({name: template for name, (template, _) in table.items()})
+  _identities.update({n: made for n, (_, made) in table.items() if made})
+  _later.update(dict.fromkeys(table, register))
+
+
+def ensure_registered(task: Task, vocabulary: Vocabulary) -> None:
+  """Registers a task of `register_later` with SeqIO, unless somebody has."""
+  if task.folder is None and task.name not in _seqio_names():
+    if register := _later.get(task.name):
+      register(vocabulary)
+
+
 def find(name: str, data_dir: str | pathlib.Path | None = None) -> Task:
   """Resolves a task name; the first of these that exists.
 
@@ -66,7 +97,8 @@ def find(name: str, data_dir: str | pathlib.Path | None = None) -> Task:
   2. the folder `data_dir/name` with a template registered under the name;
   3. with data_dir None or 'demo': a task that the package carries;
   4. a few-shot set of CrossFit in data_dir, such as 'glue-sst2_16_13';
-  5. a task or mixture of SeqIO's registries (its module must be imported).
+  5. a task of `register_later`, or a task or mixture of SeqIO's registries
+     (its module must be imported).
 
   Args:
     name: of the task.
@@ -85,7 +117,7 @@ def find(name: str, data_dir: str | pathlib.Path | None = None) -> Task:
     return Task(name, folder, template)
   if few_shot := crossfit.place(name, root):
     return Task(name, few_shot, crossfit.template(few_shot))
-  if name in _seqio_names():
+  if name in _later or name in _seqio_names():
     return Task(name, None, template or PLAIN)
   raise ValueError(_not_found(name, root))
 

@@ -57,7 +57,15 @@ def tokenise(
   read = _folder_rows if task.folder is not None else _registry_rows
   splits, facts = {}, {'truncated': {}, 'rows': {}, 'indistinct': {}}
   for split, theirs in request['splits'].items():
-    rows = list(read(task, vocabulary, theirs, request))
+    try:
+      rows = list(read(task, vocabulary, theirs, request))
+    except OSError as error:  # SeqIO's sources may download
+      raise ValueError(
+        f'task {task.name!r}: expected data of split {theirs!r} that can be '
+        f'read or downloaded, found {type(error).__name__}: {error}. Put it '
+        'where its source looks (of TFDS the folder TFDS_DATA_DIR), or leave '
+        'the task out.'
+      ) from error
     if not rows:
       raise ValueError(f'task {task.name!r}: split {theirs!r} has no examples.')
     splits[split], facts['truncated'][split] = _arrays(

@@ -88,6 +88,11 @@ def make(
   check_names('methods', methods, tuple(library))
   check_names('keep_deltas', tuple(keep or ()), tuple(library))
   if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, str | pathlib.Path):
+      raise ValueError(
+        'backbone: expected a name or a folder of a checkpoint, found '
+        f'{backbone!r}.'
+      )
     backbone = meshes.load(backbone)
   if backbone.vocabulary is None:
     raise ValueError(

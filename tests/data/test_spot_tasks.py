@@ -296,6 +296,43 @@ def test_marked_and_cleaned_texts(prepare, vocabulary):
   )
 
 
+def test_tasks_register_themselves_when_they_are_read(
+  vocabulary, tfds_data_dir, tmp_path, monkeypatch
+):
+  import seqio
+
+  read = mock.Mock(
+    side_effect=lambda words: spot.register(words, str(tfds_data_dir))
+  )
+  monkeypatch.setattr(tasks, '_later', dict.fromkeys(IN_TFDS, read))
+  found = tasks.find('spot_mrpc')
+  assert found.folder is None and found.template.metrics[0] == 'accuracy'
+  assert 'spot_mrpc' not in seqio.TaskRegistry.names()
+  try:
+    first = arrays.prepare(found, vocabulary, tmp_path)
+    arrays.prepare(tasks.find('spot_sts'), vocabulary, tmp_path)
+    assert read.call_count == 1  # adds all of them
+  finally:
+    for name in IN_TFDS:
+      seqio.TaskRegistry.remove(name)
+  # what is prepared needs no registry, nor TensorFlow
+  again = arrays.prepare(found, vocabulary, tmp_path)
+  assert read.call_count == 1 and again.record == first.record
+
+
+def test_data_that_cannot_be_downloaded_are_named(
+  registered, vocabulary, tmp_path
+):
+  import seqio
+
+  source = seqio.TaskRegistry.get('spot_mrpc').source
+  with (
+    mock.patch.object(type(source), 'get_dataset', side_effect=OSError('gone')),
+    pytest.raises(ValueError, match="task 'spot_mrpc': .* OSError: gone.*TFDS"),
+  ):
+    arrays.prepare(tasks.find('spot_mrpc'), vocabulary, tmp_path)
+
+
 def test_what_a_submission_answers_can_be_read(registered):
   import seqio
 
