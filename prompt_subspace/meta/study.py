@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 from prompt_subspace import deltas, trees
 from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import crossfit_tasks, mixtures, overlap
-from prompt_subspace.data import tasks as task_names
-from prompt_subspace.data.tasks import Task
+from prompt_subspace.data import crossfit_places, mixtures, overlap
 from prompt_subspace.deltas.base import (
   Method,
   check_list,
@@ -25,7 +23,6 @@ from prompt_subspace.evaluation import predict
 from prompt_subspace.meta import (
   algorithms,
   columns,
-  crossfit,
   diagnostics,
   partitions,
   plan,
@@ -163,7 +160,7 @@ def learn(
   check_seeds('learned', learned)
   check_seeds('splits', splits)
   diagnostics.check(look)
-  found = suite.places((*sources, *targets), data_dir, skip_missing)
+  found = crossfit_places.places((*sources, *targets), data_dir, skip_missing)
   missing = [n for n in (*sources, *targets) if n not in found]
   sources = tuple(n for n in sources if n in found)
   targets = tuple(n for n in targets if n in found)
@@ -202,12 +199,15 @@ def learn(
   )
   identity = _identity(study, shots, source_shots, look)
   job.check(base.folder, identity)
+  single = crossfit_places.tasks(found, data_dir)
   overlaps = overlap.told(
-    *(_tasks(found, n, data_dir) for n in (sources, targets))
+    [single[n] for n in sources], [single[n] for n in targets]
   )
   return job.Job(
     folder=base.folder,
-    plan=work.describe(study, _notes(sources, targets, missing), overlaps),
+    plan=work.describe(
+      study, crossfit_places.notes(sources, targets, missing), overlaps
+    ),
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
@@ -278,25 +278,6 @@ def _check_sides(sources, targets) -> None:
       f'targets: expected tasks that are no sources, found {both} on both '
       'sides. Take them out of one.'
     )
-
-
-def _notes(sources, targets, missing) -> list[str]:
-  """What the user must know of the choice of tasks."""
-  registered = {ours: theirs for theirs, ours in crossfit.REGISTERED.items()}
-
-  def named(side):
-    both = (registered.get(n, n) for n in side)
-    return [n for n in both if n in crossfit_tasks.TASKS]
-
-  out = [f'leak: {x}' for x in crossfit.leaks(named(sources), named(targets))]
-  if missing:
-    out.append(f'{len(missing)} tasks left out, no data: {", ".join(missing)}')
-  return out
-
-
-def _tasks(found, names, data_dir) -> list[Task]:
-  """Returns the tasks; of CrossFit's few-shot sets, those of the first seed."""
-  return [task_names.find(found[n].names[0], data_dir) for n in names]
 
 
 def _upstream(base: Stage, method: Method, learner: Learner) -> Stage:

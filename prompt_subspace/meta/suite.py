@@ -1,20 +1,19 @@
 """The tasks of a study by name: whole, or as few-shot splits.
 
-A name of CrossFit's is looked up with `meta.crossfit`; every other name is one
-of `data.tasks.find`. Splits are numbered 0, 1, ...: of CrossFit's few-shot sets
-split i is that of its i-th seed, of whole tasks the split drawn by seed i.
+A name is looked up with `data.crossfit_places`. Splits are numbered 0, 1, ...:
+of CrossFit's few-shot sets split i is that of its i-th seed, of whole tasks the
+split drawn by seed i.
 """
 
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prompt_subspace.data import crossfit_tasks, fewshot
+from prompt_subspace.data import fewshot
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.data.arrays import TaskArrays
+from prompt_subspace.data.crossfit_places import Found
 from prompt_subspace.data.templates import Template
-from prompt_subspace.meta import crossfit
-from prompt_subspace.meta.crossfit import Found
 from prompt_subspace.training import stage
 from prompt_subspace.training.stage import Stage
 
@@ -70,27 +69,6 @@ def _count(task: TaskArrays, shots: int | None) -> int | None:
   return 2 * shots
 
 
-def places(
-  names: Sequence[str], data_dir: str | None, skip_missing: bool
-) -> dict[str, Found]:
-  """Returns where the tasks are.
-
-  Args:
-    names: of CrossFit's tasks, or of `data.tasks.find`.
-    data_dir: folder of the tasks' folders; None for the embedded ones.
-    skip_missing: leave out tasks of CrossFit that it does not have.
-
-  Raises:
-    ValueError: lists what is missing, and how to get it.
-  """
-  known = crossfit_tasks.TASKS if data_dir else {}
-  theirs = [n for n in names if n in known]
-  look = crossfit.available if skip_missing else crossfit.require
-  found = look(theirs, data_dir) if theirs else {}
-  every = found | {n: Found((n,)) for n in names if n not in known}
-  return {name: every[name] for name in names if name in every}
-
-
 def prepare(
   where: Stage,
   found: Mapping[str, Found],
@@ -103,7 +81,7 @@ def prepare(
 
   Args:
     where: a stage of the study.
-    found: as of `places`.
+    found: as of `crossfit_places.places`.
     data_dir: the same.
     cache: as `max_input` and `max_target`, see `stage.prepare`.
   """

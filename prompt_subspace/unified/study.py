@@ -10,8 +10,7 @@ from typing import Any
 
 from prompt_subspace import deltas, reparams
 from prompt_subspace.backbone.weights import Backbone
-from prompt_subspace.data import mixtures, overlap
-from prompt_subspace.data import tasks as task_names
+from prompt_subspace.data import crossfit_places, mixtures, overlap
 from prompt_subspace.deltas.base import (
   Method,
   check_list,
@@ -48,6 +47,7 @@ def unify(
   inside_rates: Sequence[float] = (5e-2, 1e-2),
   spread: float = 0.02,
   choose_by: str = 'target',
+  skip_missing: bool = False,
   look: Look = Look(),
   data_dir: str | None = None,
   backbone: str | Backbone = 'mini',
@@ -62,7 +62,8 @@ def unify(
   Args:
     groups: name -> {'train': tasks, 'unseen': tasks}; the space of a group is
       found on the former and used on the latter. With one training task each it
-      is the paper's single-task setting.
+      is the paper's single-task setting. Tasks are names of `data.tasks.find`
+      or of CrossFit; those of the paper are in `unified.tables`.
     out: folder of the results. What is there is not made again: more groups,
       sizes, seeds, kinds of maps add to it.
     sizes: Z of the spaces.
@@ -81,6 +82,9 @@ def unify(
     inside_rates: of the codes.
     spread: standard deviation of a code at the start of stage 2.
     choose_by: see `transfer.transfer`.
+    skip_missing: leave out tasks of CrossFit that have no data, and groups of
+      which nothing is left on one side; otherwise they are an error that lists
+      them.
     look: which landscapes are drawn.
     data_dir: folder of the tasks' folders; None for the embedded ones.
     backbone: name, folder or a loaded backbone.
@@ -98,8 +102,8 @@ def unify(
     ValueError: an unknown name, bad data, a task on both sides of a group, maps
       that do not go with the pipeline, or a folder of other results.
   """
-  chosen = {name: _group(name, group) for name, group in groups.items()}
-  check_list('groups', list(chosen), of='group')
+  asked = {name: _group(name, group) for name, group in groups.items()}
+  check_list('groups', list(asked), of='group')
   check_list('sizes', sizes, of='number')
   check_seeds('seeds', seeds)
   check_rates('inside_rates', inside_rates)
@@ -108,10 +112,12 @@ def unify(
     positive('sizes', size)
   for settings in (approximation, inside):
     spec.check(settings)
-  names = dict.fromkeys(
-    n for group in chosen.values() for n in (*group.train, *group.unseen)
+  names = tuple(
+    dict.fromkeys(n for g in asked.values() for n in (*g.train, *g.unseen))
   )
-  found = {name: task_names.find(name, data_dir) for name in names}
+  places = crossfit_places.places(names, data_dir, skip_missing)
+  found = crossfit_places.tasks(places, data_dir)
+  chosen = _present(asked, found)
   library = library or {n: deltas.make(n) for n in TYPES}
   base = stage.make(
     out,
@@ -166,16 +172,15 @@ def unify(
   _check_look(look, study)
   identity = _identity(study, look)
   job.check(base.folder, identity)
-  overlaps = [
-    text
-    for group in chosen.values()
-    for text in overlap.told(
-      [found[n] for n in group.train], [found[n] for n in group.unseen]
-    )
-  ]
+  overlaps, notes = [], []
+  for group in chosen.values():
+    sides = [[found[n] for n in side] for side in group]
+    overlaps += overlap.told(*sides)
+    notes += crossfit_places.notes(*group)
+  notes += crossfit_places.notes((), (), [n for n in names if n not in found])
   return job.Job(
     folder=base.folder,
-    plan=work.describe(study, look, overlaps),
+    plan=work.describe(study, look, overlaps, notes),
     record={
       'backbone': base.backbone.name,
       'fingerprint': base.backbone.fingerprint,
@@ -205,6 +210,21 @@ def _group(name: str, group: Mapping[str, Sequence[str]]) -> Group:
       f'on, found {both} on both sides. Take them out of one.'
     )
   return Group(tuple(group['train']), tuple(group['unseen']))
+
+
+def _present(asked: Mapping[str, Group], found) -> dict[str, Group]:
+  """Returns the groups without tasks that have no data, if any is left."""
+  there = {
+    name: Group(*(tuple(n for n in side if n in found) for side in group))
+    for name, group in asked.items()
+  }
+  whole = {n: g for n, g in there.items() if g.train and g.unseen}
+  if not whole:
+    raise ValueError(
+      f'groups: expected data for a training and an unseen task of one of '
+      f'{list(asked)}, found none such in data_dir.'
+    )
+  return whole
 
 
 def _maps(maps, library, names) -> dict[str, dict[str, Reparam]]:

@@ -25,8 +25,20 @@ from prompt_subspace.unified.landscape import Look
 from prompt_subspace.unified.plan import Space, Study
 
 
-def describe(study: Study, look: Look, overlaps: Sequence[str] = ()) -> str:
-  """The plan for people; overlaps as `data.overlap.told` says them."""
+def describe(
+  study: Study,
+  look: Look,
+  overlaps: Sequence[str] = (),
+  notes: Sequence[str] = (),
+) -> str:
+  """The plan for people.
+
+  Args:
+    study: what is planned.
+    look: which landscapes are drawn.
+    overlaps: as `data.overlap.told` says them.
+    notes: as of `crossfit_places.notes`.
+  """
   lines = [stage.describe_backbone(study.base)]
   lines += [stage.describe_task(n, a) for n, a in study.data.items()]
   some = next(iter(study.held.values()))
@@ -49,6 +61,7 @@ def describe(study: Study, look: Look, overlaps: Sequence[str] = ()) -> str:
       'steps      {} for originals, {} for maps, {} for codes'.format(*steps),
       *_planes(study, look),
       f'runs       {len(every)}, {left} to do; results in {study.folder}',
+      *(f'note       {text}' for text in notes),
     ]
   )
 

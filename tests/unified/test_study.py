@@ -10,6 +10,8 @@ import pytest
 
 from prompt_subspace import deltas, reparams, trees
 from prompt_subspace.bank import store
+from prompt_subspace.data import crossfit_tasks
+from prompt_subspace.data.tasks import DEMO
 from prompt_subspace.deltas.base import Frozen
 from prompt_subspace.evaluation import predict
 from prompt_subspace.training import engine, results, spec
@@ -18,6 +20,7 @@ from prompt_subspace.unified import (
   evaluate,
   landscape,
   study,
+  tables,
   transfer,
 )
 from prompt_subspace.unified.joint import Joint
@@ -431,3 +434,49 @@ def test_texts_that_are_trained_on_and_tested_are_told(
   )
   assert f'overlap    {told}' in job.plan
   assert job.record['overlaps'] == [told]
+
+
+@pytest.fixture
+def crossfit(tmp_path):
+  """The embedded reviews under three of CrossFit's names, one a set of it."""
+  folder = tmp_path / 'tasks'
+  for name in ('glue-sst2', 'rotten_tomatoes'):
+    shutil.copytree(DEMO / 'reviews', folder / name)
+  (folder / 'imdb').mkdir()
+  for split, word in (('train', 'a'), ('dev', 'b'), ('test', 'c')):
+    path = folder / 'imdb' / f'imdb_16_13_{split}.tsv'
+    path.write_text(f'{word} good\tpositive\n{word} bad\tnegative\n')
+  return str(folder)
+
+
+def test_tasks_of_the_paper_that_are_missing_are_listed_or_left_out(
+  tmp_path, make, crossfit
+):
+  groups = {
+    'one': {'train': ['glue-sst2', 'dream', 'imdb'], 'unseen': ['codah']},
+    'two': {'train': ['glue-sst2', 'imdb'], 'unseen': ['rotten_tomatoes']},
+  }
+  given = {'groups': groups, 'data_dir': crossfit}
+  with pytest.raises(
+    ValueError, match='2 of 5 tasks are not in .*dream, codah'
+  ):
+    make(tmp_path / 'out', **given)
+  job = make(tmp_path / 'out', **given, skip_missing=True)
+  assert job.record['groups'] == {
+    'two': {'train': ('glue-sst2', 'imdb'), 'unseen': ('rotten_tomatoes',)}
+  }
+  assert 'note       2 tasks left out, no data: dream, codah' in job.plan
+  assert 'leak: glue-sst2 and rotten_tomatoes share sentences' in job.plan
+  assert 'task       imdb: classification, 2/2/2 examples' in job.plan
+  del groups['two']
+  with pytest.raises(ValueError, match=r"groups: .* one of \['one'\]"):
+    make(tmp_path / 'out', **given, skip_missing=True)
+
+
+def test_the_papers_lists_are_of_known_tasks():
+  assert (len({*tables.TRAIN}), len({*tables.UNSEEN})) == (60, 9)
+  assert not {*tables.TRAIN} & {*tables.UNSEEN}
+  single = tables.single()
+  assert sum(len(group['unseen']) for group in single.values()) == 11
+  named = [n for g in single.values() for side in g.values() for n in side]
+  assert {*tables.TRAIN, *tables.UNSEEN, *named} <= set(crossfit_tasks.TASKS)

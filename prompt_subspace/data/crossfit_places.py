@@ -1,16 +1,17 @@
-"""CrossFit's tasks in MPT: which share their texts, and where one has them.
+"""CrossFit's tasks by name: where one has them, and which share their texts.
 
-Qin et al. 2023 take sources and targets from the 160 tasks of Ye et al. 2021
-and see to it that no task is both. Some tasks are the same texts under two
-names all the same, and stand on both sides: `leaks` names them.
+Qin et al. 2023 and Yi et al. 2022 take what is trained on and what is unseen
+from the 160 tasks of Ye et al. 2021, each task on one side. Some tasks are the
+same texts under two names all the same, and stand on both: `leaks` names them.
 """
 
 import itertools
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from prompt_subspace.data import crossfit, crossfit_tasks, files
+from prompt_subspace.data.tasks import Task, find
 
 # What is shared -> the tasks that have it, wholly or in good part. Parts of one
 # data set with other texts each are not here: the BLiMP paradigms, the stances
@@ -131,6 +132,54 @@ class Found(NamedTuple):
 
   names: tuple[str, ...]
   seeds: tuple[int, ...] = ()
+
+
+def places(
+  names: Sequence[str], data_dir: str | None, skip_missing: bool
+) -> dict[str, Found]:
+  """Returns where tasks are.
+
+  Args:
+    names: of CrossFit's tasks, or of `data.tasks.find`.
+    data_dir: folder of the tasks' folders; None for the embedded ones.
+    skip_missing: leave out tasks of CrossFit that it does not have.
+
+  Raises:
+    ValueError: lists what is missing, and how to get it.
+  """
+  known = crossfit_tasks.TASKS if data_dir else {}
+  theirs = [n for n in names if n in known]
+  look = available if skip_missing else require
+  found = look(theirs, data_dir) if theirs else {}
+  every = found | {n: Found((n,)) for n in names if n not in known}
+  return {name: every[name] for name in names if name in every}
+
+
+def tasks(found: Mapping[str, Found], data_dir: str | None) -> dict[str, Task]:
+  """Returns a task for each name; of few-shot sets that of the first seed."""
+  return {n: find(place.names[0], data_dir) for n, place in found.items()}
+
+
+def notes(
+  sources: Iterable[str], targets: Iterable[str], missing: Sequence[str] = ()
+) -> list[str]:
+  """Says what one must know of a choice of tasks.
+
+  Args:
+    sources: names as of `places`.
+    targets: likewise.
+    missing: what `places` has left out.
+  """
+  theirs = {ours: name for name, ours in REGISTERED.items()}
+
+  def named(side):
+    both = (theirs.get(n, n) for n in side)
+    return [n for n in both if n in crossfit_tasks.TASKS]
+
+  out = [f'leak: {x}' for x in leaks(named(sources), named(targets))]
+  if missing:
+    out.append(f'{len(missing)} tasks left out, no data: {", ".join(missing)}')
+  return out
 
 
 def leaks(sources: Iterable[str], targets: Iterable[str]) -> list[str]:
