@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from prompt_subspace.deltas.base import positive
+
 Rate = float | Float[Array, '']
 Optimizer = Callable[[Rate], optax.GradientTransformation]
 
@@ -44,8 +46,24 @@ def sgd(rate: Rate, momentum: float = 0.0) -> optax.GradientTransformation:
   return optax.sgd(rate, momentum=momentum or None)
 
 
+def warmed_up(
+  rate: Rate, steps: int = 2000, optimizer: Optimizer = adam
+) -> optax.GradientTransformation:
+  """Any optimiser, its first updates smaller: u_n <- u_n min(1, n / steps).
+
+  n counts from 1. What an optimiser adds beside the gradient, such as weight
+  decay, grows with it. Jiang et al. 2022 (IPT) have 2,000 such updates.
+
+  Raises:
+    ValueError: steps is not at least 1.
+  """
+  positive('warmed_up.steps', steps)
+  share = lambda n: jnp.minimum(1.0, (n + 1) / steps)  # noqa: E731
+  return optax.chain(optimizer(rate), optax.scale_by_schedule(share))
+
+
 def behaviour(optimizer: Optimizer) -> list[float]:
-  """Returns what an optimiser makes of a fixed small problem, to 3 digits.
+  """Returns how far an optimiser goes on a fixed small problem, to 3 digits.
 
   The name of a function does not tell which settings a configuration has
   bound to it; this does, as far as they matter in the first 20 steps.
@@ -59,10 +77,11 @@ def behaviour(optimizer: Optimizer) -> list[float]:
     updates, state = tx.update(grads, state, phi)
     return (optax.apply_updates(phi, updates), state), None
 
-  (phi, _), _ = jax.lax.scan(step, (phi, tx.init(phi)), jnp.arange(20.0))
+  (last, _), _ = jax.lax.scan(step, (phi, tx.init(phi)), jnp.arange(20.0))
+  moved = jax.tree.map(jnp.subtract, last, phi)
   return [
     float(f'{value:.3g}')
-    for leaf in jax.tree.leaves(phi)
+    for leaf in jax.tree.leaves(moved)
     for value in leaf.ravel().tolist()
   ]
 
@@ -71,4 +90,5 @@ OPTIMIZERS: dict[str, Optimizer] = {
   'adafactor': adafactor,
   'adam': adam,
   'sgd': sgd,
+  'warmed_up': warmed_up,
 }

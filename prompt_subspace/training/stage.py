@@ -199,7 +199,7 @@ def identity(stage: Stage) -> dict[str, Any]:
     'backbone': stage.backbone.config.to_json(),
     'settings': decisive,
     'optimizer': _name(stage.optimizer),
-    'optimizer_behaviour': optimizers.behaviour(stage.optimizer),
+    'optimizer_moves': optimizers.behaviour(stage.optimizer),
     'dropout': stage.backbone.config.dropout_rate,
     'algorithm': {'name': stage.algorithm.name, **stage.algorithm.settings},
     'methods': {

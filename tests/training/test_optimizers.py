@@ -105,6 +105,32 @@ def test_weight_decay_of_adafactor_does_not_depend_on_the_rate(rate):
   np.testing.assert_allclose(updates['p'], -2e-5, rtol=1e-5)
 
 
+def test_warm_up_grows_with_the_updates_and_ends():
+  used = functools.partial(
+    optimizers.warmed_up, steps=3, optimizer=optimizers.sgd
+  )
+  found = train(used, SMALL)
+  for row, rate in enumerate(RATES):
+    for name in SMALL:
+      moved = sum(
+        min(1, (n + 1) / 3) * given(SMALL, row, n)[name].astype(np.float64)
+        for n in range(STEPS)
+      )
+      wanted = draw(SMALL, row)[name] - rate * moved
+      np.testing.assert_allclose(found[name][row], wanted, rtol=1e-4, atol=1e-4)
+  with pytest.raises(ValueError, match='steps: expected a whole number >= 1'):
+    optimizers.warmed_up(0.1, steps=0)
+
+
+def test_the_length_of_a_warm_up_is_part_of_an_identity():
+  marks = [
+    optimizers.behaviour(functools.partial(optimizers.warmed_up, steps=steps))
+    for steps in (1, 1000, 2000)
+  ]
+  assert marks[0] == optimizers.behaviour(optimizers.adam)
+  assert marks[0] != marks[1] != marks[2]
+
+
 REFERENCES = {
   'adamw of optax': optax.adamw,
   'with a setting': functools.partial(optax.sgd, momentum=0.9),

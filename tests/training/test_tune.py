@@ -235,7 +235,7 @@ REFUSED = {
   'optimizer: it was .adafactor., asked for is .sgd.': {
     'optimizer': optimizers.sgd
   },
-  'optimizer_behaviour': {
+  'optimizer_moves': {
     'optimizer': functools.partial(optimizers.adafactor, weight_decay=0.1)
   },
   'methods.prompt.length: it was 2, asked for is 3': {
