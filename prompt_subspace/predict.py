@@ -12,6 +12,7 @@ run in one batch, each example with its own.
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import sys
@@ -259,8 +260,15 @@ def _method(card: Mapping[str, Any], backbone: Backbone) -> deltas.Method:
     made = subspace.again(card['settings'], make, reparams.make)
   elif card['method'] in strategies.METHODS:
     made = strategies.make(card['method'], **card['settings'])
-  else:
+  elif card['method'] in deltas.METHODS:
     made = deltas.make(card['method'], **_arguments(card['settings']))
+  else:
+    known = sorted([*deltas.METHODS, *strategies.METHODS, 'subspace'])
+    raise ValueError(
+      f'delta: expected a method of {", ".join(known)}, found '
+      f'{card["method"]!r}. For one of your own, --import the module that adds '
+      'it to `deltas.METHODS`.'
+    )
   return deltas.bound(made, backbones.setting(backbone))
 
 
@@ -292,8 +300,18 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('--length', type=int, default=32)
   parser.add_argument('--batch_size', type=int, default=32)
   parser.add_argument('--json', action='store_true', help='a JSON line each')
+  parser.add_argument(
+    '--import',
+    dest='modules',
+    action='append',
+    default=[],
+    metavar='MODULE',
+    help='of yours, which adds a method to `deltas.METHODS`',
+  )
   known = parser.parse_args(argv)
   try:
+    for module in known.modules:
+      importlib.import_module(module)
     entries = [store.read(folder) for folder in known.delta]
     with meshes.use(meshes.parse(known.mesh)):
       backbone = meshes.load(
@@ -311,7 +329,7 @@ def main(argv: Sequence[str]) -> int:
       batch_size=known.batch_size,
       length=known.length,
     )
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ModuleNotFoundError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   for result in answers:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -322,6 +323,27 @@ def test_the_command_refuses_another_backbone(command, bank, small):
   assert code == 2 and not lines
   assert error.startswith('error: one: trained on backbone')
   assert small.fingerprint[:16] in error and other.fingerprint[:16] in error
+
+
+def test_a_method_of_ones_own_answers_once_its_module_is_imported(
+  command, bank, tmp_path, monkeypatch
+):
+  entry = store.read(bank / 'one')
+  card = entry.card | {'method': 'mine'}
+  monkeypatch.setattr(deltas, 'METHODS', dict(deltas.METHODS))
+  store.write(bank / 'mine', entry.phi, card)
+  code, _, error = command(deltas=['mine'], lines=TEXTS)
+  assert code == 2 and re.search("found 'mine'.*--import", error)
+  (tmp_path / 'my_methods.py').write_text(
+    'from prompt_subspace import deltas\n'
+    'deltas.METHODS["mine"] = deltas.prompt\n'
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  word = ('--import', 'my_methods')
+  code, lines, _ = command(*word, deltas=['mine'], lines=TEXTS)
+  assert code == 0 and lines == command(lines=TEXTS)[1]
+  code, _, error = command('--import', 'none_such', lines=TEXTS)
+  assert code == 2 and "No module named 'none_such'" in error
 
 
 def test_the_command_says_what_is_missing(command, bank, small):
