@@ -10,7 +10,7 @@ Source: Jiang et al. 2022 (IPT), figure 4 and table 4.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,8 +32,14 @@ from prompt_subspace.instance import methods
 from prompt_subspace.training import job, results
 
 # map.csv: a line for each sentence and kind of embedding
-MAP = {'embedding': str, 'task': str, 'x': float, 'y': float}
-# silhouettes.csv: how well tasks are apart
+MAP = {
+  'embedding': str,
+  'task': str,
+  'category': str,
+  'x': float,
+  'y': float,
+}
+# silhouettes.csv: how well categories are apart
 SILHOUETTES = {'embedding': str, 'silhouette': float, 'sentences': int}
 # words.csv: a line for each token of the inputs that are shown
 WORDS = {
@@ -44,6 +50,8 @@ WORDS = {
   'nearest': int,
 }
 KINDS = ('backbone', 'prompt')
+# the same vectors for every input: it has nearest words, but no map
+PLAIN = 'prompt'
 BATCH = 64
 
 
@@ -57,13 +65,15 @@ def look(
   shown: int = 8,
   nearest: int = 3,
   max_input: int = 64,
+  categories: Mapping[str, Sequence[str]] | None = None,
   cache: str | None = None,
 ) -> job.Job:
   """Plans a look at what a trained strategy makes of the inputs of tasks.
 
   Args:
-    delta: folder of a bank entry, a strategy on prompt tuning.
-    tasks: whose validation inputs are mapped; the map is coloured by them.
+    delta: folder of a bank entry: a strategy on prompt tuning, or a plain
+      prompt, of which there is no map.
+    tasks: whose validation inputs are mapped.
     out: folder of the tables.
     backbone: the one that the delta was trained on.
     data_dir: folder of the tasks' folders; None for the embedded ones.
@@ -71,13 +81,16 @@ def look(
     shown: inputs whose words are marked.
     nearest: words that are marked in each.
     max_input: longest input in tokens.
+    categories: name -> tasks, as of `classifier.train`; the map is coloured by
+      them, and the silhouette is theirs. None: each task is its own.
     cache: folder of prepared arrays; by default `cache` beside `out`.
 
   Returns:
     The job. It writes map.csv, silhouettes.csv and words.csv.
 
   Raises:
-    ValueError: no strategy on prompt tuning, another backbone, an unknown task.
+    ValueError: no prompt or strategy on prompt tuning, another backbone, an
+      unknown task, or one without a category.
   """
   check_list('tasks', tasks, of='task')
   if len(tasks) < 2:
@@ -91,9 +104,11 @@ def look(
     ('nearest', nearest),
   ):
     positive(name, value)
+  category = _category(tasks, categories)
   entry = store.read(delta)
-  check_names('delta', (entry.card['method'],), tuple(methods.METHODS))
-  if entry.card['settings']['base'] != 'prompt':
+  check_names('delta', (entry.card['method'],), (PLAIN, *methods.METHODS))
+  plain = entry.card['method'] == PLAIN
+  if not plain and entry.card['settings']['base'] != 'prompt':
     raise ValueError(
       f'delta: expected a strategy on prompt tuning, found base='
       f'{entry.card["settings"]["base"]!r} in {delta}.'
@@ -114,24 +129,34 @@ def look(
     }
     tokens = np.concatenate([corpus.pad(x, max_input) for x in held.values()])
     labels = np.repeat(list(held), [len(x) for x in held.values()])
+    groups = np.array([category[task] for task in labels])
     setting = backbones.setting(backbone)
-    method = deltas.bound(
-      methods.make(entry.card['method'], **entry.card['settings']), setting
-    )
-    vectors = prompts(method, entry.phi, tokens)
-    embeddings = {
-      'backbone': sentences(backbone, tokens),
-      'prompt': vectors.mean(axis=1),
-    }
+    if plain:
+      fixed = np.asarray(entry.phi['encoder'])
+      vectors = np.broadcast_to(fixed, (len(tokens), *fixed.shape))
+    else:
+      method = deltas.bound(
+        methods.make(entry.card['method'], **entry.card['settings']), setting
+      )
+      vectors = prompts(method, entry.phi, tokens)
+    embeddings = {'backbone': sentences(backbone, tokens)}
+    if not plain:
+      embeddings['prompt'] = vectors.mean(axis=1)
     points, apart = [], []
-    for kind in KINDS:
-      places, silhouette = flat_map(embeddings[kind], labels)
+    for kind in embeddings:
+      places, silhouette = flat_map(embeddings[kind], groups)
       apart.append(
         {'embedding': kind, 'silhouette': silhouette, 'sentences': len(labels)}
       )
       points += [
-        {'embedding': kind, 'task': str(t), 'x': float(x), 'y': float(y)}
-        for t, (x, y) in zip(labels, places, strict=True)
+        {
+          'embedding': kind,
+          'task': str(task),
+          'category': category[task],
+          'x': float(x),
+          'y': float(y),
+        }
+        for task, (x, y) in zip(labels, places, strict=True)
       ]
     results.write_csv(folder / 'map.csv', points, MAP)
     results.write_csv(folder / 'silhouettes.csv', apart, SILHOUETTES)
@@ -150,6 +175,24 @@ def look(
   )
   record = {'delta': entry.name, 'fingerprint': backbone.fingerprint}
   return job.Job(folder, plan, record, run)
+
+
+def _category(tasks, categories) -> dict[str, str]:
+  """Returns the category of each task."""
+  if categories is None:
+    return {task: task for task in tasks}
+  found = {t: name for name, members in categories.items() for t in members}
+  if missing := [t for t in tasks if t not in found]:
+    raise ValueError(
+      f'categories: expected one for each of the tasks, found none for '
+      f'{missing}. Add them, or leave the tasks out.'
+    )
+  if len({found[t] for t in tasks}) < 2:
+    raise ValueError(
+      'categories: expected tasks of two or more, which are to be told apart, '
+      f'found {found[tasks[0]]!r} alone.'
+    )
+  return {task: found[task] for task in tasks}
 
 
 def prompts(method, phi, tokens) -> Float[np.ndarray, 'N k D']:

@@ -39,24 +39,26 @@ def report(folder: pathlib.Path) -> str:
   path = folder / 'words.md'
   path.write_text(tables.as_markdown(near) + '\n', encoding='utf-8')
   best = {r['embedding']: r['silhouette'] for r in apart}
-  caption = 'Each point is an input; its colour is its task.'
+  counts = {n: len({p[n] for p in points}) for n in ('task', 'category')}
+  what = 'task' if counts['task'] == counts['category'] else 'category'
+  caption = f'Each point is an input; its colour is its {what}.'
   whole = Page(
     'What prompts know of their inputs',
-    f'{apart[0]["sentences"]} inputs of {len({p["task"] for p in points})} '
-    'tasks.',
+    f'{apart[0]["sentences"]} inputs of {counts["task"]} tasks'
+    + f' in {counts["category"]} categories.' * (what == 'category'),
     [
-      Headline('silhouette', f'{best["prompt"]:.3f}', 'by the prompts'),
-      Headline('silhouette', f'{best["backbone"]:.3f}', 'by the backbone'),
+      Headline('silhouette', f'{best[kind]:.3f}', f'by {NAMES[kind]}')
+      for kind in reversed(best)
     ],
     [
       Section(
         'A map of sentences',
         'Two principal components of the directions of embeddings. The '
-        'silhouette is taken in all dimensions: 1 when tasks are far apart, 0 '
-        'when they overlap.',
+        'silhouette is taken in all dimensions: 1 when colours are far apart, '
+        '0 when they overlap.',
         [
           Picture(data, caption, caption),
-          Table('How well tasks are apart', scores, digits=3),
+          Table('How well colours are apart', scores, digits=3),
         ],
       ),
       Section(
@@ -82,9 +84,9 @@ def report(folder: pathlib.Path) -> str:
 def draw(
   points: Sequence[Mapping[str, Any]], silhouettes: Mapping[str, float]
 ) -> Figure:
-  """Both maps side by side, coloured by task."""
+  """The maps side by side, coloured by category."""
   figure = figures.blank('Sentences in two dimensions', height=4.4)
-  names = list(dict.fromkeys(p['task'] for p in points))
+  names = list(dict.fromkeys(p['category'] for p in points))
   kinds = list(silhouettes)
   for axes, kind in zip(
     figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True
@@ -93,7 +95,7 @@ def draw(
       mine = [
         (p['x'], p['y'])
         for p in points
-        if p['task'] == name and p['embedding'] == kind
+        if p['category'] == name and p['embedding'] == kind
       ]
       colour = figures.COLOURS[number % len(figures.COLOURS)]
       axes.scatter(*np.array(mine).T, s=9, alpha=0.6, color=colour, label=name)

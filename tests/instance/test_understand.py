@@ -54,6 +54,58 @@ def test_every_sentence_is_on_both_maps(finished):
     assert np.std([float(p['x']) for p in own]) > 0.01
 
 
+def test_the_map_is_coloured_by_category(entry, small, tmp_path):
+  kinds = {'opinions': ['reviews', 'nowhere'], 'others': ['topics', 'emails']}
+  understand.look(
+    str(entry),
+    TASKS,
+    str(tmp_path),
+    small,
+    examples=12,
+    max_input=24,
+    categories=kinds,
+  ).run()
+  points = rows(tmp_path, 'map.csv')
+  of = {(p['task'], p['category']) for p in points}
+  assert of == {
+    ('reviews', 'opinions'),
+    ('topics', 'others'),
+    ('emails', 'others'),
+  }
+  own = [p for p in points if p['embedding'] == 'prompt']
+  assert len(own) == 36
+  assert 'in 2 categories' in _page(tmp_path)
+
+
+def _page(folder):
+  instance.report(folder)
+  return (folder / 'report.html').read_text()
+
+
+def test_a_plain_prompt_has_nearest_words_and_no_map(small, tmp_path):
+  table = np.asarray(sample.setting(small).embedding)
+  method = deltas.prompt(length=2)
+  card = {
+    'task': 'reviews',
+    'method': 'prompt',
+    'settings': dict(method.settings),
+    'backbone': small.name,
+    'fingerprint': small.fingerprint,
+  }
+  word = small.vocabulary.encode('the')[-1]
+  phi = {'encoder': table[[word, word]] * 3}
+  store.write(tmp_path / 'plain', phi, card)
+  out = tmp_path / 'out'
+  understand.look(
+    str(tmp_path / 'plain'), TASKS, str(out), small, examples=12, max_input=24
+  ).run()
+  words = rows(out, 'words.csv')
+  near = {w['token'] for w in words if float(w['similarity']) > 0.9999}
+  assert near == {small.vocabulary.decode([word])}
+  assert {p['embedding'] for p in rows(out, 'map.csv')} == {'backbone'}
+  assert 'by the backbone' in _page(out)
+
+
 def test_words_of_the_prompt_are_its_nearest(finished):
   """A prompt is the first four rows of its input: these are at cosine 1."""
   words = rows(finished, 'words.csv')
@@ -108,13 +160,15 @@ def test_mistakes(entry, small, tmp_path):
     ({'examples': 0}, 'examples: expected a whole number'),
     ({'delta': str(tmp_path)}, 'expected a stored delta'),
     ({'tasks': ['reviews', 'nosuch']}, 'nosuch'),
+    ({'categories': {'a': TASKS[:2]}}, "none for .'emails'"),
+    ({'categories': {'a': TASKS}}, "two or more, .* 'a' alone"),
   ):
     with pytest.raises(ValueError, match=said):
       look(**changes)
   card = store.read_card(entry)
   card.pop('files', None)
   held = store.read(entry).phi
-  store.write(tmp_path / 'other', held, {**card, 'method': 'prompt'})
+  store.write(tmp_path / 'other', held, {**card, 'method': 'lora'})
   with pytest.raises(ValueError, match='delta: .*ipt_random'):
     look(delta=str(tmp_path / 'other'))
   settings = {**card['settings'], 'base': 'prefix'}
