@@ -13,7 +13,8 @@ smallest or more, macro-F1 beside it; what is customary for CoLA, MRPC, STS,
 SQuAD and generation.
 """
 
-from prompt_subspace.data.tasks import register_templates, seqio_task
+from prompt_subspace.data.seqio_tasks import seqio_task
+from prompt_subspace.data.tasks import register_templates
 from prompt_subspace.data.templates import Template
 
 

@@ -26,12 +26,8 @@ answers where the leaderboard has the exact match of questions.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from prompt_subspace.data.tasks import (
-  PLAIN,
-  register_later,
-  register_templates,
-  text_task,
-)
+from prompt_subspace.data.seqio_tasks import text_task
+from prompt_subspace.data.tasks import PLAIN, register_later, register_templates
 from prompt_subspace.data.templates import Template
 from tasks import spot_columns as columns
 

@@ -108,7 +108,7 @@ def prepare(
       classification.
     references: for a SeqIO task: its feature that lists accepted target
       texts, such as 'answers', or, where its template has choices, the
-      candidates of each row. Tasks of `tasks.text_task` need none named.
+      candidates of each row. Tasks of `seqio_tasks.text_task` need none named.
     refresh: prepare again even if the cache has it.
 
   Raises:
@@ -299,7 +299,7 @@ def _with_labels(
 
 
 def _lists(task: Task) -> str | None:
-  """The feature of a task of `tasks.text_task` that `references` names."""
+  """The feature of a task of `text_task` that `references` names."""
   if identity(task) is None:
     return None
   lists = {'generation': 'references', 'multiple_choice': 'choices'}

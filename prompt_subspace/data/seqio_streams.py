@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from prompt_subspace import vocabulary as vocabularies
-from prompt_subspace.data import tasks
+from prompt_subspace.data import seqio_tasks, tasks
 from prompt_subspace.vocabulary import Vocabulary
 
 
@@ -98,7 +98,9 @@ def _member(source: str, vocabulary: Vocabulary, data_dir: str | None) -> str:
   name = f'{source}__files'.replace('-', '_')
   if name not in seqio.TaskRegistry.names():
     splits = tasks.splits(found) or ('train',)
-    tasks.seqio_task(name, found.folder, found.template, vocabulary, splits)
+    seqio_tasks.seqio_task(
+      name, found.folder, found.template, vocabulary, splits
+    )
   return name
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Int
 
 from prompt_subspace.data.arrays import Arrays
-from prompt_subspace.data.tasks import Task, seqio_task
+from prompt_subspace.data.seqio_tasks import seqio_task
+from prompt_subspace.data.tasks import Task
 from prompt_subspace.data.templates import Example, Template
 from prompt_subspace.vocabulary import EOS, Vocabulary
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from prompt_subspace.data import tasks
+from prompt_subspace.data import seqio_tasks, tasks
 from prompt_subspace.data.templates import Template
 from prompt_subspace.vocabulary import EOS
 
@@ -130,7 +130,7 @@ def seqio_task(data_dir, vocabulary):
   def make(folder, name):
     names.append(name)
     task = tasks.find(folder, data_dir)
-    return tasks.seqio_task(name, task.folder, task.template, vocabulary)
+    return seqio_tasks.seqio_task(name, task.folder, task.template, vocabulary)
 
   yield make
   for name in names:

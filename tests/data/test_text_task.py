@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_subspace.data import arrays, tasks
+from prompt_subspace.data import arrays, seqio_tasks, tasks
 from prompt_subspace.data.templates import Template
 
 
@@ -27,7 +27,7 @@ def choose(vocabulary, monkeypatch):
         }
       )
 
-    tasks.text_task(
+    seqio_tasks.text_task(
       'odd',
       seqio.FunctionDataSource(dataset_fn, ['train']),
       [],
