@@ -7,7 +7,7 @@ registries.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from prompt_subspace.data import tasks as task_names
@@ -35,7 +35,9 @@ class Shared(NamedTuple):
   examples: int
 
 
-def shared(sources: Iterable[Task], targets: Iterable[Task]) -> list[Shared]:
+def shared(
+  sources: Mapping[str, Task], targets: Mapping[str, Task]
+) -> list[Shared]:
   """Counts test examples of targets whose texts are in training splits.
 
   A text is what one column holds, without the template; two are the same if
@@ -43,7 +45,7 @@ def shared(sources: Iterable[Task], targets: Iterable[Task]) -> list[Shared]:
   Columns of labels, and texts of fewer than `WORDS` words, do not count.
 
   Args:
-    sources: tasks that are trained on.
+    sources: tasks that are trained on, by the names they are asked for.
     targets: tasks that are tested.
 
   Returns:
@@ -53,19 +55,19 @@ def shared(sources: Iterable[Task], targets: Iterable[Task]) -> list[Shared]:
   Raises:
     ValueError: a file cannot be read.
   """
-  known = {t.name: _texts(t, 'train') for t in sources if t.folder}
+  known = {n: _texts(t, 'train') for n, t in sources.items() if t.folder}
   trained = {name: set().union(*rows) for name, rows in known.items()}
   out = []
-  for target in (t for t in targets if t.folder):
-    tested = _texts(target, 'test')
+  for target, task in targets.items():
+    tested = _texts(task, 'test') if task.folder else []
     for source, texts in trained.items():
       count = sum(not texts.isdisjoint(row) for row in tested)
-      if count and source != target.name:
-        out.append(Shared(source, target.name, count, len(tested)))
+      if count and source != target:
+        out.append(Shared(source, target, count, len(tested)))
   return sorted(out, key=lambda x: -x.count / x.examples)
 
 
-def told(sources: Iterable[Task], targets: Iterable[Task]) -> list[str]:
+def told(sources: Mapping[str, Task], targets: Mapping[str, Task]) -> list[str]:
   """Returns a sentence for each pair that shares `SHARE` or more."""
   return [
     f'{100 * found.count / found.examples:.0f} % of the test examples of '

@@ -201,7 +201,7 @@ def learn(
   job.check(base.folder, identity)
   single = crossfit_places.tasks(found, data_dir)
   overlaps = overlap.told(
-    [single[n] for n in sources], [single[n] for n in targets]
+    {n: single[n] for n in sources}, {n: single[n] for n in targets}
   )
   return job.Job(
     folder=base.folder,

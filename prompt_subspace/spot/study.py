@@ -199,7 +199,7 @@ def transfer(
   policies.check(asked, work.candidates_least(asked_work))
   trained = dict.fromkeys([*plain, *sum(members.values(), ())])
   overlaps = overlap.told(
-    [found[n] for n in trained], [found[n] for n in targets]
+    {n: found[n] for n in trained}, {n: found[n] for n in targets}
   )
   return job.Job(
     folder=base.folder,

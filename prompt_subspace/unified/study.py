@@ -174,7 +174,7 @@ def unify(
   job.check(base.folder, identity)
   overlaps, notes = [], []
   for group in chosen.values():
-    sides = [[found[n] for n in side] for side in group]
+    sides = [{n: found[n] for n in side} for side in group]
     overlaps += overlap.told(*sides)
     notes += crossfit_places.notes(*group)
   notes += crossfit_places.notes((), (), [n for n in names if n not in found])
