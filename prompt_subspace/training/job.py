@@ -59,6 +59,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
   """Refuses a run folder that is tied to something else; writes nothing.
 
+  A folder without any result or checkpoint, of a start that failed, is free.
+
   Args:
     folder: of the run.
     identity: JSON values; a folder made with others cannot be continued. It
@@ -74,7 +76,7 @@ def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f'out: expected a folder or a new name, found {folder}.')
   path = folder / 'identity.json'
   now = json.loads(json.dumps(identity))
-  if not path.exists():
+  if not path.exists() or not _holds_results(folder):
     return now
   before = json.loads(path.read_text(encoding='utf-8'))
   if differences := list(_differences(before, now)):
@@ -94,6 +96,12 @@ def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
   """Ties a run folder to what decides its results, or refuses it: `check`."""
   write_json(folder / 'identity.json', check(folder, identity))
+
+
+def _holds_results(folder: pathlib.Path) -> bool:
+  """Whether a run has ended there, or can be resumed."""
+  kept = ('rows/*.json', 'stacks/*/checkpoints/*')
+  return any(path for pattern in kept for path in folder.glob(pattern))
 
 
 def _joined(before, now):

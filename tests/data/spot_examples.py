@@ -1,5 +1,10 @@
 """A few hand-written examples of TFDS's data sets, with their features."""
 
+import pathlib
+from unittest import mock
+
+from tasks import spot
+
 PREMISE = 'The river rose.'
 # Data set -> split of TFDS -> examples
 EXAMPLES = {
@@ -139,3 +144,25 @@ EXAMPLES = {
     for level in ('high', 'middle')
   },
 }
+
+
+def store(folder: pathlib.Path) -> pathlib.Path:
+  """Writes EXAMPLES as TFDS stores them; returns the folder.
+
+  The builders of TFDS do it, without a download.
+  """
+  import tensorflow_datasets as tfds
+
+  versions = {
+    name.split(':')[0]: name
+    for row in spot.TASKS.values()
+    for name in row.tfds or ()
+  }
+  for name, splits in EXAMPLES.items():
+    builder = tfds.builder(versions[name], data_dir=str(folder))
+    generators = {s: enumerate(rows) for s, rows in splits.items()}
+    with mock.patch.object(
+      type(builder), '_split_generators', lambda self, _, g=generators: g
+    ):
+      builder.download_and_prepare()
+  return folder

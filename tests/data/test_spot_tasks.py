@@ -17,28 +17,16 @@ from prompt_subspace.data import arrays, tasks
 from prompt_subspace.spot import mixtures
 from prompt_subspace.vocabulary import EOS
 from tasks import english, spot
-from tests.data.spot_examples import EXAMPLES, PREMISE
+from tests.data import spot_examples
+from tests.data.spot_examples import PREMISE
 
 IN_TFDS = {name: row for name, row in spot.TASKS.items() if row.tfds}
 
 
 @pytest.fixture(scope='module')
 def tfds_data_dir(tmp_path_factory):
-  """EXAMPLES as TFDS stores them, made by its builders without a download."""
-  import tensorflow_datasets as tfds
-
-  folder = tmp_path_factory.mktemp('tfds')
-  versions = {
-    name.split(':')[0]: name for row in IN_TFDS.values() for name in row.tfds
-  }
-  for name, splits in EXAMPLES.items():
-    builder = tfds.builder(versions[name], data_dir=str(folder))
-    generators = {s: enumerate(rows) for s, rows in splits.items()}
-    with mock.patch.object(
-      type(builder), '_split_generators', lambda self, _, g=generators: g
-    ):
-      builder.download_and_prepare()
-  return folder
+  """EXAMPLES as TFDS stores them."""
+  return spot_examples.store(tmp_path_factory.mktemp('tfds'))
 
 
 @pytest.fixture

@@ -19,8 +19,13 @@ def changed(**fields):
   return json.loads(json.dumps(IDENTITY)) | fields
 
 
+def with_a_result(folder):
+  job.write_json(folder / 'rows' / 'sst2.json', {'score': 1.0})
+  return folder
+
+
 def test_a_folder_is_tied_to_what_claimed_it(tmp_path):
-  job.claim(tmp_path / 'new', IDENTITY)
+  job.claim(with_a_result(tmp_path / 'new'), IDENTITY)
   before = (tmp_path / 'new' / 'identity.json').read_bytes()
   job.claim(tmp_path / 'new', IDENTITY)
   assert (tmp_path / 'new' / 'identity.json').read_bytes() == before
@@ -38,7 +43,7 @@ def test_a_folder_is_tied_to_what_claimed_it(tmp_path):
 
 
 def test_a_folder_of_another_recipe_or_a_file_is_refused(tmp_path):
-  job.claim(tmp_path / 'new', changed(recipe='tune'))
+  job.claim(with_a_result(tmp_path / 'new'), changed(recipe='tune'))
   with pytest.raises(ValueError, match="recipe: it was 'tune', asked for is"):
     job.check(tmp_path / 'new', {'recipe': 'learn'})
   with pytest.raises(ValueError, match="A task's mark is that of its files"):
@@ -48,16 +53,28 @@ def test_a_folder_of_another_recipe_or_a_file_is_refused(tmp_path):
     job.check(tmp_path / 'file', IDENTITY)
 
 
+@pytest.mark.parametrize('kept', ['rows/a.json', 'stacks/1/checkpoints/10'])
+def test_a_start_that_made_nothing_does_not_bind_a_folder(tmp_path, kept):
+  job.claim(tmp_path, IDENTITY)
+  job.write_json(tmp_path / 'stacks' / '1' / 'events.json', {})
+  job.claim(tmp_path, changed(fingerprint='xyz'))
+  held = json.loads((tmp_path / 'identity.json').read_text(encoding='utf-8'))
+  assert held['fingerprint'] == 'xyz'
+  job.write_json(tmp_path / kept, {})
+  with pytest.raises(ValueError, match='fingerprint'):
+    job.claim(tmp_path, IDENTITY)
+
+
 def test_check_writes_nothing(tmp_path):
   job.check(tmp_path / 'new', IDENTITY)
   assert not list(tmp_path.iterdir())
-  job.claim(tmp_path, IDENTITY)
+  job.claim(with_a_result(tmp_path), IDENTITY)
   with pytest.raises(ValueError, match='fingerprint'):
     job.check(tmp_path, changed(fingerprint=''))
 
 
 def test_what_is_added_later_is_held_to_as_well(tmp_path):
-  job.claim(tmp_path, IDENTITY)
+  job.claim(with_a_result(tmp_path), IDENTITY)
   job.claim(tmp_path, changed(tasks={'cola': '22'}))
   job.claim(tmp_path, IDENTITY)
   for tasks in ({'cola': '33'}, {'sst2': '12', 'cola': '22'}):

@@ -29,11 +29,13 @@ from prompt_subspace.deltas import Frozen
 from prompt_subspace.instance import methods as instance
 from prompt_subspace.meta import algorithms
 from prompt_subspace.reparams import subspace
+from prompt_subspace.spot import leaderboard
 from prompt_subspace.training import engine as engines
 from prompt_subspace.training import features, optimizers, spec, t5x_model
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.unified import joint, stages
 from prompt_subspace.vocabulary import Vocabulary
+from tests.data import spot_examples
 
 ROOT = pathlib.Path(__file__).parents[2]
 VOCABULARY = weights.BUNDLED['mini'] / 'vocab.model'
@@ -562,6 +564,24 @@ def test_the_spot_file_trains_resumes_evaluates_and_infers(folder, tmp_path):
   )
   lines = next(out.glob('reviews*predict*00001')).read_text().splitlines()
   assert json.loads(lines[0])['aux']['scores'] < 0
+
+  # examples of TFDS without a label, and their answers as a submission
+  out = tmp_path / 'unlabelled'
+  given |= {
+    'SOURCES': ['spot_copa', 'spot_record'],
+    'SOURCE_DATA': None,
+    'TFDS_DATA': str(spot_examples.store(tmp_path / 'tfds')),
+    'SPLIT': 'unlabelled',
+  }
+  del given['REGISTER']
+  command('infer', files, **given, INFER_OUTPUT_DIR=str(out))
+  answers, choices = leaderboard.read(out.glob('*-predict.jsonl-*-of-*'))
+  copa = spot_examples.EXAMPLES['super_glue/copa']['test'][0]
+  assert choices == {copa['idx']: [copa['choice1'], copa['choice2']]}
+  assert {n: x[0][0] for n, x in answers.items()} == {
+    'copa': copa['idx'],
+    'record': spot_examples.EXAMPLES['super_glue/record']['test'][0]['idx'],
+  }
 
 
 def test_the_mpt_file_trains(folder, tmp_path):
