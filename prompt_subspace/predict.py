@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_subspace import deltas, reparams
-from prompt_subspace.backbone import decode, forward
+from prompt_subspace import deltas, reparams, trees
+from prompt_subspace.backbone import decode, forward, sites
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import store
 from prompt_subspace.data import batches, files
 from prompt_subspace.data.templates import Template
+from prompt_subspace.deltas.base import positive
 from prompt_subspace.evaluation import predict
 from prompt_subspace.instance import methods as strategies
 from prompt_subspace.reparams import subspace
@@ -96,6 +97,9 @@ def _rendered(line: str, entry: store.Entry) -> tuple[str, tuple[str, ...]]:
   row = {n: files.as_text(x) for n, x in json.loads(line).items()}
   if missing := [c for c in _input_columns(template) if c not in row]:
     raise ValueError(f'expected the columns of the task, missing {missing}.')
+  # as in training, where such a row is an error
+  if empty := [c for c in template.input_columns if not row[c].strip()]:
+    raise ValueError(f'expected a text in every column, {empty} is empty.')
   choices = [c.format_map(row) for c in template.choices or ()]
   return template.input.format_map(row), tuple(c for c in choices if c.strip())
 
@@ -131,6 +135,8 @@ def answer(
     For each request {'delta', 'task', 'input', 'output'}, and `scores` (text
     -> log-probability) where the task has labels or the request has choices.
   """
+  positive('batch_size', batch_size)
+  positive('length', length)
   for entry in entries:
     store.check_backbone(entry, backbone)
   if backbone.vocabulary is None:
@@ -194,11 +200,15 @@ def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
   def delta_of(frozen, phi, inputs, owner):
     batch = {'inputs': inputs}
     delta = jax.vmap(lambda p: method.delta(p, batch, frozen.constants))(phi)
-    # with one delta all examples share it; else each takes its own
-    pick = 0 if len(entries) == 1 else owner
-    if method.reads_batch and len(entries) > 1:
-      pick = (owner, jnp.arange(len(owner)))
-    return jax.tree.map(lambda x: x[pick], delta)
+    if len(entries) == 1:
+      return jax.tree.map(lambda x: x[0], delta)
+    # each example takes its delta, of leaves made for each input its own
+    own = (owner, jnp.arange(len(owner)))
+    picked = {
+      path: x[own if sites.per_example(path, x[0]) else owner]
+      for path, x in trees.flatten(delta).items()
+    }
+    return trees.unflatten(picked)
 
   @jax.jit
   def rank(frozen, phi, inputs, owner, choices):
@@ -234,6 +244,12 @@ def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
     found = np.asarray(rank(*arguments, jnp.asarray(tokens)))
     for names, row in zip(texts, found, strict=True):
       scores = dict(zip(names, map(float, row), strict=False))
+      if np.isnan(row).any():
+        raise ValueError(
+          f'delta: expected log-probabilities, found {scores} with one of '
+          f'{[e.name for e in entries]}: its arrays are no numbers or too '
+          'large. Take another run; `bank verify` looks for it.'
+        )
       yield {'output': max(scores, key=scores.get), 'scores': scores}
 
   return results
@@ -252,24 +268,32 @@ def _tokens(texts: Sequence[Sequence[str]], vocabulary) -> np.ndarray:
 
 def _method(card: Mapping[str, Any], backbone: Backbone) -> deltas.Method:
   """The method of a stored delta, with its constants."""
+  try:
+    return deltas.bound(_made(card), backbones.setting(backbone))
+  except TypeError as error:  # no such argument
+    raise ValueError(
+      f'delta: expected settings of {card["method"]}, found '
+      f'{card["settings"]}: {error}. The card is of another version, or edited.'
+    ) from error
+
+
+def _made(card: Mapping[str, Any]) -> deltas.Method:
   if card['method'] == 'subspace':
 
     def make(name, **settings):
       return deltas.make(name, **_tuples(settings))
 
-    made = subspace.again(card['settings'], make, reparams.make)
-  elif card['method'] in strategies.METHODS:
-    made = strategies.make(card['method'], **card['settings'])
-  elif card['method'] in deltas.METHODS:
-    made = deltas.make(card['method'], **_arguments(card['settings']))
-  else:
-    known = sorted([*deltas.METHODS, *strategies.METHODS, 'subspace'])
-    raise ValueError(
-      f'delta: expected a method of {", ".join(known)}, found '
-      f'{card["method"]!r}. For one of your own, --import the module that adds '
-      'it to `deltas.METHODS`.'
-    )
-  return deltas.bound(made, backbones.setting(backbone))
+    return subspace.again(card['settings'], make, reparams.make)
+  if card['method'] in strategies.METHODS:
+    return strategies.make(card['method'], **card['settings'])
+  if card['method'] in deltas.METHODS:
+    return deltas.make(card['method'], **_arguments(card['settings']))
+  known = sorted([*deltas.METHODS, *strategies.METHODS, 'subspace'])
+  raise ValueError(
+    f'delta: expected a method of {", ".join(known)}, found '
+    f'{card["method"]!r}. For one of your own, --import the module that adds '
+    'it to `deltas.METHODS`.'
+  )
 
 
 def _arguments(settings: dict) -> dict:

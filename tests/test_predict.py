@@ -16,6 +16,7 @@ import pytest
 from prompt_subspace import deltas, predict, reparams
 from prompt_subspace.backbone import decode, forward, weights
 from prompt_subspace.bank import store
+from prompt_subspace.instance import methods as strategies
 from prompt_subspace.reparams import subspace
 from tests import sample
 
@@ -196,9 +197,9 @@ def test_lines_are_texts_rows_or_addressed(entries):
 
 
 def test_values_of_a_row_read_as_in_training(entries):
-  row = json.dumps({'title': None, 'year': True})
+  row = json.dumps({'title': 2.50, 'year': True})
   (found,) = predict.read_requests([row], entries[:1])
-  assert found.text == 'film:  year: true'
+  assert found.text == 'film: 2.5 year: true'
 
 
 def test_candidates_of_a_row_are_ranked(entries, small):
@@ -249,12 +250,68 @@ def test_candidates_of_a_row_are_ranked(entries, small):
     ('{"title": ', 'input line 2: .*delimiter|Expecting'),
     ('  ', 'input line 2: expected a text, found an empty line'),
     ('two\t', 'input line 2: expected a text'),
+    ('{"title": "x", "year": " "}', "every column, .'year'. is empty"),
+    ('{"title": null, "year": 1}', "every column, .'title'. is empty"),
   ],
 )
 def test_a_bad_line_is_named(entries, line, message):
   with pytest.raises(ValueError, match=message) as error:
     predict.read_requests(['fine', line], entries[:2])
   assert str(error.value).startswith('input line 2: ')
+
+
+@pytest.mark.parametrize('layers', ['all', 'first'])
+def test_prefixes_made_for_inputs_answer_together_as_alone(
+  small, tmp_path, layers
+):
+  # two layers, so that the first is not all; as many positions as inputs
+  backbone = sample.backbone(
+    small.vocabulary, num_encoder_layers=2, num_decoder_layers=2
+  )
+  method = strategies.random(len(TEXTS), base='prefix', layers=layers, hidden=4)
+  method = deltas.bound(method, weights.setting(backbone))
+  random = np.random.default_rng(0)
+  for name in ('a', 'b'):
+    phi = jax.tree.map(
+      lambda x: x + random.standard_normal(x.shape).astype('float32'),
+      method.init(jax.random.key(0), weights.setting(backbone)),
+    )
+    card = make_card(backbone, method, template=None)
+    store.write(tmp_path / name, phi, card)
+  both = [store.read(tmp_path / name) for name in ('a', 'b')]
+  found = predict.answer(predict.read_requests(TEXTS, both), both, backbone)
+  for number, one in enumerate(both):
+    alone = predict.answer(predict.read_requests(TEXTS, [one]), [one], backbone)
+    for a, b in zip(found[number::2], alone, strict=True):
+      assert a['scores'] == pytest.approx(b['scores'], abs=1e-3)
+
+
+def changed(entry, phi=None, **card):
+  return entry._replace(phi=phi or entry.phi, card=entry.card | card)
+
+
+def test_a_delta_of_no_numbers_gives_no_answer(entries, small):
+  phi = jax.tree.map(lambda x: np.full_like(x, np.nan), entries[0].phi)
+  broken = [changed(entries[0], phi)]
+  with pytest.raises(ValueError, match=r"of \['one'\]: its arrays are no num"):
+    predict.answer(predict.read_requests(TEXTS, broken), broken, small)
+
+
+def test_what_the_card_contradicts_is_refused(entries, small):
+  def answers(entry, **fields):
+    requests = predict.read_requests(TEXTS, [entry])
+    return predict.answer(requests, [entry], small, **fields)
+
+  same = changed(entries[0], vocabulary=small.vocabulary.sha256)
+  assert answers(same) == answers(entries[0])
+  with pytest.raises(ValueError, match='one: trained with the vocabulary 000'):
+    answers(changed(entries[0], vocabulary='0' * 64))
+  settings = dict(entries[0].card['settings']) | {'colour': 1}
+  with pytest.raises(ValueError, match="settings of prompt, .*'colour'"):
+    answers(changed(entries[0], settings=settings))
+  for name in ('batch_size', 'length'):
+    with pytest.raises(ValueError, match=f'{name}: expected a whole number'):
+      answers(entries[0], **{name: 0})
 
 
 def test_a_row_needs_a_template(entries):

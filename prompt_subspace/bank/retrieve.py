@@ -99,6 +99,8 @@ def similar(
   left_out['of another method'] = len(cards) - len(alike)
   kept = alike if foreign else _same_backbone(query, alike)
   left_out['of another backbone'] = len(alike) - len(kept)
+  alike, kept = kept, _same_space(query, kept)
+  left_out['of another space'] = len(alike) - len(kept)
   found, other_shapes = _score(bank, query, kept, metric)
   left_out['of another shape'] = other_shapes
   left_out = {reason: count for reason, count in left_out.items() if count}
@@ -128,6 +130,18 @@ def _same_backbone(query: store.Entry, cards: Mapping[str, dict]) -> dict:
       )
     return dict(cards)
   return {n: card for n, card in cards.items() if backbone_of(card) == wanted}
+
+
+def _same_space(query: store.Entry, cards: Mapping[str, dict]) -> dict:
+  """Those whose numbers mean the same: codes of one subspace, encoders of one
+  frozen table."""
+
+  def space(card):
+    settings = card.get('settings', {})
+    return settings.get('fingerprint'), settings.get('table')
+
+  own = space(query.card)
+  return {n: card for n, card in cards.items() if space(card) == own}
 
 
 def _score(bank, query, cards, metric) -> tuple[list[Found], int]:

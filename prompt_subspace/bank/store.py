@@ -232,8 +232,9 @@ def check_backbone(entry: Entry, backbone: Backbone) -> None:
   """Checks that an entry can be used on a backbone.
 
   Raises:
-    ValueError: it was trained on another one, or on one that gives prefix
-      keys other positions (`prefix_positions` in the card).
+    ValueError: it was trained on another one, with another vocabulary, or on
+      one that gives prefix keys other positions (`prefix_positions` in the
+      card).
   """
   found = entry.card['fingerprint']
   if found != backbone.fingerprint:
@@ -243,6 +244,13 @@ def check_backbone(entry: Entry, backbone: Backbone) -> None:
       f'fingerprint {(found or "unknown")[:16]}, found {backbone.name!r} with '
       f'{backbone.fingerprint[:16]} (width {backbone.config.emb_dim}); its '
       f'arrays: {shapes}. Load the backbone that it was trained on.'
+    )
+  wanted, words = entry.card.get('vocabulary'), backbone.vocabulary
+  if wanted and words is not None and wanted != words.sha256:
+    raise ValueError(
+      f'{entry.name}: trained with the vocabulary {wanted[:16]}, found '
+      f'{words.sha256[:16]}, which gives texts other tokens. Load the '
+      'backbone with the one that it was trained with.'
     )
   positions = entry.card.get('prefix_positions')
   if positions not in (None, backbone.config.prefix_positions):

@@ -103,6 +103,11 @@ class Template:
     return tuple(dict.fromkeys(c for t in texts for c in _columns('', t)))
 
   @property
+  def input_columns(self) -> tuple[str, ...]:
+    """The columns of the input, none of which may be empty."""
+    return tuple(dict.fromkeys(_columns('input', self.input)))
+
+  @property
   def hash(self) -> str:
     """sha256 in hex of everything that changes the text or the scores."""
     fields = dataclasses.asdict(self) | {

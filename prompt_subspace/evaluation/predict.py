@@ -22,6 +22,8 @@ from prompt_subspace.vocabulary import Vocabulary
 
 # float32 logits of one evaluation batch stay below this many bytes
 LOGITS_BYTES = 128 * 2**20
+# the first of the signs that stand for wrong choices without a text
+PRIVATE = 0xE000
 # rows of a call on an accelerator: tasks with other numbers of rows than this
 # share what is compiled
 ROWS = 8
@@ -194,12 +196,11 @@ def _take(phi: Any, rows: Int[Array, ' w']) -> Any:
 
 
 def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:
-  """Returns (example, choice) -> text; a wrong unnamed choice is `#<index>`.
-
-  No choice, -1, has no text.
+  """Returns (example, choice) -> text; no choice, -1, has no text.
 
   The choices of a multiple-choice example are kept as tokens only, so its
-  right choice reads as its reference and any other as a number.
+  right choice reads as its reference, and any other as a sign of Unicode's
+  private use: a number, say, could be what some reference reads like.
   """
   if task.label_texts is not None:
     names = task.label_texts
@@ -209,7 +210,7 @@ def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:
   def text(example: int, choice: int) -> str:
     if choice == arrays.labels[example]:
       return arrays.references[example][0]
-    return f'#{choice}' if choice >= 0 else ''
+    return chr(PRIVATE + choice) if choice >= 0 else ''
 
   return text
 

@@ -15,7 +15,9 @@ layers, or of the first layer alone.
 Source: Jiang et al. 2022 (IPT), section 3.
 """
 
+import fractions
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,8 +161,7 @@ def encoder(
       return {'encoder': start['params']}
 
     def vectors(phi, tokens, constants):
-      used = jnp.ceil(share * _lengths(tokens)).astype(jnp.int32)
-      read = jnp.maximum(used, 1)
+      read = jnp.asarray(_share_of(tokens.shape[1], share))[_lengths(tokens)]
       rows = jnp.take(constants['table'], tokens, axis=0)
       return module.apply({'params': phi['encoder']}, rows, read)
 
@@ -280,6 +281,15 @@ def _first(own: Mapping, shared: Mapping) -> dict:
   flat = trees.flatten(shared)
   mine = {p: x for p, x in trees.flatten(own).items() if '/layers_0/' in p}
   return trees.unflatten({**flat, **mine})
+
+
+def _share_of(longest: int, share: float) -> np.ndarray:
+  """Tokens read of an input of 0, 1, ... longest: ceil(share n), at least 1.
+
+  Exact: in floating point, 0.3 of 50 is a little more than 15.
+  """
+  exact = fractions.Fraction(str(share))
+  return np.array([max(1, math.ceil(exact * n)) for n in range(longest + 1)])
 
 
 def _lengths(tokens: Int[Array, 'B L']) -> Int[Array, ' B']:

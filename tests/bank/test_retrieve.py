@@ -102,6 +102,16 @@ def test_backbones_that_are_only_noted_are_told_apart_by_their_names(bank):
   assert order(retrieve.similar(bank, 'd')) == ['e']
 
 
+@pytest.mark.parametrize('mark', ['fingerprint', 'table'])
+def test_codes_of_other_spaces_are_left_out(bank, mark):
+  for name, space in (('d', 'one'), ('e', 'one'), ('f', 'another')):
+    put(bank, name, A, settings={mark: space})
+  ranking = retrieve.similar(bank, 'd')
+  assert order(ranking) == ['e']
+  # a, b and c lie in none
+  assert ranking.left_out == {'of another space': 4}
+
+
 def test_other_shapes_and_methods_are_left_out(bank):
   put(bank, 'longer', np.ones((4, 8), np.float32))
   put(bank, 'other', A, method='lora')

@@ -210,6 +210,22 @@ def test_score_is_the_mean_of_the_tasks_metrics(small):
   assert predict.score(task, 'test', right[:3])['score'] == 100
 
 
+@pytest.mark.parametrize('metric', ['exact_match', 'qa_f1', 'rouge_l'])
+def test_a_wrong_choice_reads_like_no_reference(small, metric):
+  task = sample.task(small.vocabulary, 'multiple_choice')
+  # right answers that read like the number of a choice
+  split = task.splits['test']._replace(
+    references=[['1'], ['2']] * 7, labels=np.array([2, 1] * 7)
+  )
+  task = task._replace(
+    splits=task.splits | {'test': split}, metrics=(metric,)
+  )
+  texts = predict.choice_texts(task, 'test')
+  for chosen, score in ((split.labels, 100), ([1, 2] * 7, 0)):
+    answers = [texts(n, choice) for n, choice in enumerate(chosen)]
+    assert predict.score(task, 'test', answers)[metric] == score
+
+
 def test_a_metric_that_is_undefined_is_a_nan(small):
   task = sample.task(small.vocabulary, 'regression')
   found = predict.score(task, 'test', ['0.5'] * 14)

@@ -179,6 +179,22 @@ def test_rows_of_the_table_are_those_of_the_first_tokens():
   np.testing.assert_array_equal(short[0], made[1])
 
 
+@pytest.mark.parametrize('share, read', [(0.3, 15), (0.5, 25), (0.01, 1)])
+def test_the_share_that_is_read_is_exact(share, read):
+  # in float32, 0.3 of 50 is above 15
+  assert np.ceil(np.float32(0.3) * np.float32(50)) == 16
+  method = methods.encoder('mlp', share=share, budget=0.2, **SMALL)
+  method = deltas.bound(method, tiny.setting(CONFIG))
+  start = method.init(jax.random.key(0), tiny.setting(CONFIG))
+  same = np.full(50, 7, np.int32)
+  behind, within = same.copy(), same.copy()
+  behind[read:], within[read - 1 :] = 9, 9
+  batch = {'inputs': jnp.asarray([same, behind, within])}
+  found = method.delta(start, batch, method.constants)['encoder']['prompt']
+  np.testing.assert_array_equal(found[0], found[1])
+  assert np.abs(found[0] - found[2]).max() > 1e-4
+
+
 def test_an_encoder_reads_the_first_share_alone():
   method = deltas.bound(
     methods.encoder('mlp', share=0.5, budget=0.2, **SMALL),
