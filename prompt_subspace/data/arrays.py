@@ -4,6 +4,8 @@ A prepared task is a folder with `arrays.npz`, `references.json` and
 `record.json`. It can be moved to a machine without TensorFlow.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import pathlib
@@ -194,12 +196,15 @@ def assemble(
 
 
 def save(task: TaskArrays, folder: str | pathlib.Path) -> None:
-  """Writes a prepared task; the folder appears whole or not at all."""
+  """Writes a prepared task; the folder appears whole or not at all.
+
+  Several processes may write one folder at once: one of theirs is there then.
+  """
   folder = pathlib.Path(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
   # Beside the folder, so that the rename stays within one file system.
   part = folder.with_name(f'.{folder.name}-{uuid.uuid4().hex}')
-  old = part.with_name(f'{part.name}-old')
+  olds = []
   part.mkdir()
   try:
     np.savez_compressed(part / 'arrays.npz', **_flat(task.splits))
@@ -208,12 +213,25 @@ def save(task: TaskArrays, folder: str | pathlib.Path) -> None:
       {split: arrays.references for split, arrays in task.splits.items()},
     )
     _write_json(part / 'record.json', task.record)
-    if folder.exists():
-      folder.rename(old)
-    part.rename(folder)
+    while not _moved(part, folder):
+      # there is an older one, or another process was faster
+      olds.append(part.with_name(f'{part.name}-old{len(olds)}'))
+      with contextlib.suppress(FileNotFoundError):
+        folder.rename(olds[-1])
   finally:
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    for left in (part, *olds):
+      shutil.rmtree(left, ignore_errors=True)
+
+
+def _moved(part: pathlib.Path, folder: pathlib.Path) -> bool:
+  """Moves a folder; returns False if another is in the way."""
+  try:
+    part.rename(folder)
+  except OSError as error:
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+      return False
+    raise
+  return True
 
 
 def load(folder: str | pathlib.Path) -> TaskArrays:

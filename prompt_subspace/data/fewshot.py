@@ -7,6 +7,7 @@ refused for other rows.
 """
 
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -173,10 +174,12 @@ def subset(arrays: Arrays, indices: Int[np.ndarray, ' K']) -> Arrays:
 
 
 def save(split: FewShot, path: str | pathlib.Path) -> None:
-  """Writes a split as JSON."""
+  """Writes a split as JSON, whole or not at all."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(_as_json(split), encoding='utf-8')
+  draft = path.with_name(f'.{path.name}.{os.getpid()}')
+  draft.write_text(_as_json(split), encoding='utf-8')
+  os.replace(draft, path)
 
 
 def load(path: str | pathlib.Path, task: TaskArrays) -> FewShot:

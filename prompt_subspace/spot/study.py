@@ -154,6 +154,8 @@ def transfer(
   found = {name: task_names.find(name, data_dir) for name in names}
   whole = stage.prepare(base, found, cache, max_input, max_target)
   identity = _identity(base, source, target, wide, plain_start, whole) | {
+    # a bank of others has entries of the same names
+    'prompts': {p.entry: work.phi_sum(bank, p.entry) for p in prompts},
     'mixtures': {n: list(m) for n, m in members.items()},
     'limit': limit,
     'held_out': held_out,

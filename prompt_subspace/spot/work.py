@@ -342,12 +342,24 @@ def prompts_of(bank: epath.PathLike, where: Stage, method: str) -> list[Source]:
   return fits
 
 
+def phi_sum(bank: epath.PathLike, entry: str) -> str | None:
+  """Returns the sha256 of an entry's phi; None of one from before sums."""
+  card = store.read_card(epath.Path(bank) / entry)
+  return card.get('files', {}).get(store.FILES['phi'])
+
+
 def check_bank(study: Study, wanted: Sequence[Cell]) -> None:
-  """Raises ValueError if sources would replace another study's prompts."""
+  """Raises ValueError if sources would replace another study's prompts, or
+  what has been tuned from them would be taken for theirs."""
   where = study.source
   for cell in wanted:
     place = where.bank / cell.id
-    if cells.is_done(where.folder, cell.id) or not place.exists():
+    if not place.exists():
+      if cells.is_done(where.folder, cell.id):
+        raise ValueError(
+          f'bank: expected the prompts that {where.folder} has tuned, found '
+          f'no {place}. Name the bank that they are in, or another folder.'
+        )
       continue
     method, card = where.library[cell.method], store.read_card(place)
     same = {

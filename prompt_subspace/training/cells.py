@@ -121,6 +121,7 @@ def run(
     title: what the progress line begins with.
   """
   hosts.check_shared(where.folder)
+  _check_done(where, cells)
   missing = [c for c in cells if not is_done(where.folder, c.id)]
   for cell in missing if hosts.leads() else []:
     fewshot.keep(cell.data, where.folder / 'splits')
@@ -140,6 +141,30 @@ def run(
       stack.remove_checkpoints(place)
     hosts.wait('stored')
     after()
+
+
+def _check_done(where: Stage, cells: Sequence[Cell]) -> None:
+  """Raises ValueError if finished cells had other data; says what lacks."""
+  unkept = 0
+  for cell in cells:
+    if not is_done(where.folder, cell.id):
+      continue
+    checksum = cell.data.record['checksum']
+    found = record(where.folder, cell.id).get('data', checksum)
+    if found != checksum:
+      raise ValueError(
+        f'{path(where.folder, cell.id)}: expected a run on the data with '
+        f'checksum {checksum[:16]}, found one with {found[:16]}: examples of '
+        f'{cell.task!r} are others now, as those of a mixture with a task that '
+        'has become a target with few shots. Name another folder.'
+      )
+    if cell.method in where.keep and not (where.bank / cell.id).exists():
+      unkept += 1
+  if unkept:
+    print(
+      f'{unkept} finished runs have no delta in {where.bank}, and will get '
+      f'none: they were made with other keep_deltas, or it was removed.'
+    )
 
 
 def _train(where: Stage, members: Sequence[Cell], place, label: str):
@@ -188,6 +213,7 @@ def _store(where: Stage, cell: Cell, result: stack.RowResult) -> None:
       embedding=result.embedding,
     )
   extra = {
+    'data': cell.data.record['checksum'],
     'metrics': result.test,
     'stopped': result.stopped,
     'history': result.history,

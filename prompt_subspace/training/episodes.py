@@ -11,7 +11,8 @@ other row. Tasks come in shuffled rounds, so that each is seen once before any
 is seen again; so do the examples of a task.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,7 @@ def plan(
     spec: the row.
     union: its data.
     settings: steps, and the batch size of support and of query.
-    tasks: episodes of an outer step, E; of different tasks while there are so
+    tasks: episodes of an outer step, E; of different tasks if there are so
       many.
     steps: inner steps, k, each with a batch of its own.
     query: whether episodes have a query batch; without it, support comes from
@@ -108,7 +109,8 @@ def plan(
   """
   key = rows.row_key(spec.seed, spec.id)
   members = parts(union, together=not query)
-  which = _rounds(len(members), settings.steps * tasks, 'tasks', *key)
+  rounds = functools.partial(_rounds, len(members), names=('tasks', *key))
+  which = _distinct(rounds, len(members), settings.steps, tasks)
   sides = {'support': steps * settings.batch_size}
   if query:
     sides['query'] = settings.batch_size
@@ -118,7 +120,8 @@ def plan(
     for number, part in enumerate(members):
       at = np.flatnonzero(which == number)
       own = getattr(part, side)
-      taken = _rounds(len(own), len(at) * size, side, *key, part.task)
+      names = side, *key, part.task
+      taken = _rounds(len(own), len(at) * size, names)
       flat[at] = own[taken].reshape(-1, size)
     indices[side] = flat.reshape(settings.steps, tasks, -1)
   lengths = algorithms.lengths(union.splits['train'].inputs)
@@ -133,7 +136,29 @@ def plan(
   return batches.Plan(indices, widths.astype(np.int32))
 
 
-def _rounds(count: int, needed: int, *names) -> Int[np.ndarray, ' needed']:
+def _distinct(
+  rounds: Callable[[int], Int[np.ndarray, ' n']],
+  count: int,
+  steps: int,
+  each: int,
+) -> Int[np.ndarray, ' m']:
+  """Takes numbers below `count` in rounds, none twice in a step.
+
+  What a step has already had waits for the next.
+  """
+  if each > count:
+    return rounds(steps * each)
+  flow, waiting, out = iter(rounds(steps * each + count)), [], []
+  for _ in range(steps):
+    step, waiting = waiting[:each], waiting[each:]
+    while len(step) < each:
+      number = next(flow)
+      (waiting if number in step else step).append(number)
+    out += step
+  return np.array(out, np.int64)
+
+
+def _rounds(count: int, needed: int, names) -> Int[np.ndarray, ' needed']:
   """So many numbers below `count`, in shuffled rounds."""
   found: Sequence = [
     order(count, *names, n) for n in range(-(-needed // count))

@@ -59,8 +59,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
   """Refuses a run folder that is tied to something else; writes nothing.
 
-  A folder without any result or checkpoint, of a start that failed, is free.
-
   Args:
     folder: of the run.
     identity: JSON values; a folder made with others cannot be continued. It
@@ -76,7 +74,7 @@ def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f'out: expected a folder or a new name, found {folder}.')
   path = folder / 'identity.json'
   now = json.loads(json.dumps(identity))
-  if not path.exists() or not _holds_results(folder):
+  if not path.exists():
     return now
   before = json.loads(path.read_text(encoding='utf-8'))
   if differences := list(_differences(before, now)):
@@ -86,9 +84,13 @@ def check(folder: pathlib.Path, identity: Mapping[str, Any]) -> dict[str, Any]:
       if any(d.startswith('tasks.') for d in differences)
       else ''
     )
+    found = 'holds results that were made differently'
+    advice = 'or go back to the settings it was made with'
+    if not _holds_results(folder):
+      found = 'was begun with other settings, and has no results'
+      advice = 'or remove it, if nothing is running there'
     raise ValueError(
-      f'out: {folder} holds results that were made differently:\n  {lines}\n'
-      f'{data}Name another folder, or go back to the settings it was made with.'
+      f'out: {folder} {found}:\n  {lines}\n{data}Name another folder, {advice}.'
     )
   return _joined(before, now)
 
@@ -100,7 +102,7 @@ def claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
 
 def _holds_results(folder: pathlib.Path) -> bool:
   """Whether a run has ended there, or can be resumed."""
-  kept = ('rows/*.json', 'stacks/*/checkpoints/*')
+  kept = ('rows/*.json', 'stacks/*/checkpoints/*', 'checkpoints/*')
   return any(path for pattern in kept for path in folder.glob(pattern))
 
 

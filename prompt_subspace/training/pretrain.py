@@ -217,6 +217,10 @@ def pretrain(
   Returns:
     The job. It leaves `out/log.csv` and `out/backbone/`, a folder that
     `weights.load` reads.
+
+  Raises:
+    ValueError: an argument is out of range, or the folder holds a backbone
+      that is pre-trained otherwise.
   """
   folder = pathlib.Path(out)
   for path in (*texts, *held_out):
@@ -242,6 +246,21 @@ def pretrain(
       f'its continuation, found {mix.length}.'
     )
   found = {name: task_names.find(name, data_dir) for name in tasks}
+  sums = {pathlib.Path(t).name: _sha256(t) for t in texts}
+  identity = {
+    'recipe': 'pretrain',
+    'config': trained.to_json(),
+    'vocabulary': vocabularies.find(vocabulary).sha256 if vocabulary else None,
+    'pieces': None if vocabulary else pieces,
+    'start': given and given.fingerprint,
+    'texts': sorted(sums.values()),
+    'held_out': sorted(_sha256(t) for t in held_out),
+    'batches': mix._asdict(),
+    'task names': sorted(found),
+    'rates': [rate, warmup, decay],
+    'seed': seed,
+  }
+  job.check(folder, identity)
   plan = (
     f'backbone   {size}, {trees.size(backbones.expected(config)):,} parameters'
     f'\ntext       {len(texts)} files, {len(held_out)} held out'
@@ -262,6 +281,8 @@ def pretrain(
       )
       for name, task in found.items()
     }
+    checksums = {n: a.record['checksum'] for n, a in arrays.items()}
+    job.claim(folder, identity | {'tasks': checksums})
     train, check = (
       pretraining.read_sources(
         files, arrays, split, tokens, folder, mix.task_limit
@@ -299,8 +320,8 @@ def pretrain(
       'dropout': dropout,
       'dtype': dtype,
       'validation': _last_losses(folder / 'log.csv'),
-      'texts': {pathlib.Path(t).name: _sha256(t) for t in texts},
-      'tasks': {n: a.record['checksum'] for n, a in arrays.items()},
+      'texts': sums,
+      'tasks': checksums,
       'seed': seed,
       **job.environment(),
     }
@@ -314,6 +335,15 @@ def _last_losses(log: pathlib.Path) -> dict[str, float]:
   with log.open(encoding='utf-8') as file:
     *_, last = csv.DictReader(file)
   return {name: float(value) for name, value in last.items()}
+
+
+def _keep_until(log: pathlib.Path, step: int) -> None:
+  """Drops the lines of a log after a step, which are written once more."""
+  if not log.exists():
+    return
+  head, *rows = log.read_text(encoding='utf-8').splitlines()
+  kept = [row for row in rows if int(row.split(',')[0]) <= step]
+  log.write_text('\n'.join([head, *kept, '']), encoding='utf-8')
 
 
 def _sha256(path) -> str:
@@ -368,6 +398,7 @@ def _train(model, tx, feed, held_out, folder, steps, seed, every, begin):
   step, evaluate = make_step(model, tx, seed), make_validation(model)
   at, losses, examples = int(state.step), [], 0
   log = folder / 'log.csv'
+  _keep_until(log, at)
   bar = Progress(steps, 'pre-training', folder / 'tensorboard', start=at)
   batches = feed(start=at, stop=steps)
   with contextlib.closing(checkpoints), contextlib.closing(batches), bar:
@@ -381,7 +412,6 @@ def _train(model, tx, feed, held_out, folder, steps, seed, every, begin):
           bar.update(at, examples, {'loss': jnp.stack(losses).mean()})
           losses, examples = [], 0
         continue
-      checkpoints.save(at, state)
       found = {
         name: float(evaluate(state.weights, b)) for name, b in held_out.items()
       }
@@ -392,4 +422,6 @@ def _train(model, tx, feed, held_out, folder, steps, seed, every, begin):
           file.write(','.join(['step', *found]) + '\n')
         file.write(','.join([str(at), *(f'{v:.4f}' for v in found.values())]))
         file.write('\n')
+      # behind its line: a run that ends has all of them
+      checkpoints.save(at, state)
   return state.weights

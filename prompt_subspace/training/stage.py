@@ -175,8 +175,10 @@ def engine(stage: Stage, method: str, phi: Any) -> engines.Engine:
   Many tasks make many programs; those of before may be dropped here.
   """
   heap.drop_programs()
-  if method not in stage.engines:
-    stage.engines[method] = engines.make(
+  # stages that share engines may differ in these
+  name = method, stage.settings.microbatch, stage.settings.chunk
+  if name not in stage.engines:
+    stage.engines[name] = engines.make(
       stage.backbone,
       stage.library[method],
       stage.optimizer,
@@ -184,7 +186,7 @@ def engine(stage: Stage, method: str, phi: Any) -> engines.Engine:
       phi,
       stage.algorithm,
     )
-  return stage.engines[method]
+  return stage.engines[name]
 
 
 def identity(stage: Stage) -> dict[str, Any]:

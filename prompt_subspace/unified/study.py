@@ -288,6 +288,8 @@ def _identity(study: Study, look: Look) -> dict[str, Any]:
   return {
     'recipe': 'unify',
     **shared,
+    # maps are found for all types together, in this order
+    'types': list(study.base.library),
     'pipeline': study.how._asdict(),
     'stages': settings,
     # maps are found from the best solutions, transfer chooses among all codes

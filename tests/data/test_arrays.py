@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -276,6 +277,32 @@ def truncate_arrays(folder):
 def change_reference(folder):
   path = folder / 'references.json'
   path.write_text(path.read_text().replace('negative', 'negatives', 1))
+
+
+def test_several_may_write_one_task_at_once(prepare, tmp_path):
+  task, failed = prepare('films'), []
+
+  def write(barrier, folder):
+    barrier.wait()
+    try:
+      arrays.save(task, folder)
+    except Exception as error:
+      failed.append(error)
+
+  for number in range(30):
+    barrier = threading.Barrier(4)
+    folder = tmp_path / 'shared' / str(number)
+    writers = [
+      threading.Thread(target=write, args=(barrier, folder)) for _ in range(4)
+    ]
+    for writer in writers:
+      writer.start()
+    for writer in writers:
+      writer.join()
+    assert not failed
+    assert arrays.load(folder).record == task.record
+  # nothing is left beside them
+  assert len(list((tmp_path / 'shared').iterdir())) == 30
 
 
 @pytest.mark.parametrize(

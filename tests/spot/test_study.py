@@ -276,6 +276,59 @@ def test_a_bank_takes_the_place_of_sources(tmp_path, make, fake):
   assert len(by_stage(tmp_path / 'second')['transfer']) == 2 * 6
 
 
+def test_a_folder_keeps_to_the_prompts_that_it_began_with(tmp_path, make, fake):
+  shared = {'policy_names': ['best-1'], 'seeds': [0], 'targets': TARGETS[:1]}
+  make(tmp_path / 'first', **shared).run()
+  bank = tmp_path / 'first' / 'bank'
+  entry = store.read(bank / 'source-topics-s0')
+  other = jax.tree.map(lambda x: x + 1, entry.phi)
+  for name in store.names(bank):
+    store.write(tmp_path / 'other' / name, other, entry.card)
+  asked = shared | {'sources': None}
+  make(tmp_path / 'second', bank=str(bank), **asked).run()
+  # entries of the same names in another bank, or what is there of them anew
+  with pytest.raises(ValueError, match='prompts.source-reviews-s0: it was'):
+    make(tmp_path / 'second', bank=str(tmp_path / 'other'), **asked)
+  with pytest.raises(ValueError, match='bank: .*would be replaced'):
+    store.write(bank / entry.name, other, entry.card | {'rate': 9.0})
+    make(tmp_path / 'first', **shared)
+  with pytest.raises(ValueError, match='bank: expected the prompts that'):
+    make(tmp_path / 'first', bank=str(tmp_path / 'none'), **shared)
+
+
+def test_what_a_new_target_would_make_known_is_not_taken(tmp_path, make, fake):
+  """A mixture has all data of a task, until that is a target of few shots."""
+  shared = {'policy_names': ['best-1'], 'seeds': [0]}
+  one, two = {'targets': ['questions']}, {'targets': ['questions', 'reviews']}
+  mixed = shared | {
+    'sources': ['family'],
+    'mixtures': {'family': ['reviews', 'topics']},
+  }
+  make(tmp_path / 'mixed', **mixed, **one).run()
+  with pytest.raises(ValueError, match="source-family-s0 with {'data': "):
+    make(tmp_path / 'mixed', **mixed, **two)
+  joined = shared | {'sources': SOURCES[:2], 'baselines': ['multitask']}
+  make(tmp_path / 'joined', **joined, **one).run()
+  with pytest.raises(ValueError, match='multitask-.*json: expected a run on'):
+    make(tmp_path / 'joined', **joined, **two).run()
+
+
+def test_sides_may_split_their_batches_otherwise(tmp_path, make):
+  def side(rows, **fields):
+    return study.Side(SETTINGS._replace(batch_size=rows, **fields), rate=0.3)
+
+  make(
+    tmp_path,
+    targets=TARGETS[:1],
+    sources=SOURCES[:1],
+    seeds=[0],
+    policy_names=['best-1'],
+    source=side(8, microbatch=8),
+    target=side(4, microbatch=2)._replace(shots=4),
+  ).run()
+  assert set(by_stage(tmp_path)) == {'source', 'scratch', 'transfer'}
+
+
 def test_mixtures_of_a_banks_tasks_are_of_the_data_at_hand(
   tmp_path, make, fake
 ):

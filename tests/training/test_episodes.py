@@ -61,6 +61,16 @@ def test_tasks_of_one_step_differ(union):
     assert {owner(s, SUPPORT) for s in step} == {0, 1, 2}
 
 
+def test_tasks_of_one_step_differ_where_rounds_end_within_it(union):
+  plan = episodes.plan(row(), union, SETTINGS, tasks=2)
+  found = [
+    [owner(s, SUPPORT) for s in step] for step in plan.indices['support']
+  ]
+  assert all(len(set(step)) == 2 for step in found)
+  # and each task as often
+  assert np.bincount(np.ravel(found)).tolist() == [8, 8, 8]
+
+
 def test_a_task_shows_all_examples_before_any_twice(union):
   # 12 steps, 3 tasks: 4 episodes of each, of 3 batches of 2: 24 = 4 x 6
   plan = episodes.plan(row(), union, SETTINGS, steps=3)

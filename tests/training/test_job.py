@@ -54,15 +54,14 @@ def test_a_folder_of_another_recipe_or_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('kept', ['rows/a.json', 'stacks/1/checkpoints/10'])
-def test_a_start_that_made_nothing_does_not_bind_a_folder(tmp_path, kept):
+def test_what_to_do_depends_on_whether_there_are_results(tmp_path, kept):
   job.claim(tmp_path, IDENTITY)
   job.write_json(tmp_path / 'stacks' / '1' / 'events.json', {})
-  job.claim(tmp_path, changed(fingerprint='xyz'))
-  held = json.loads((tmp_path / 'identity.json').read_text(encoding='utf-8'))
-  assert held['fingerprint'] == 'xyz'
+  with pytest.raises(ValueError, match='no results:\n(.*\n)+.*or remove it'):
+    job.claim(tmp_path, changed(fingerprint='xyz'))
   job.write_json(tmp_path / kept, {})
-  with pytest.raises(ValueError, match='fingerprint'):
-    job.claim(tmp_path, IDENTITY)
+  with pytest.raises(ValueError, match='holds results that were made diff'):
+    job.claim(tmp_path, changed(fingerprint='xyz'))
 
 
 def test_check_writes_nothing(tmp_path):

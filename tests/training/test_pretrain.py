@@ -196,6 +196,41 @@ def test_a_killed_run_goes_on_exactly(finished, plan, tmp_path, monkeypatch):
   assert len(numbers) == 15
 
 
+def test_a_run_killed_behind_its_last_evaluation_has_its_losses(
+  finished, plan, tmp_path, monkeypatch
+):
+  save = pretrain.Checkpoints.save
+
+  def interrupted(self, at, state):
+    if at == STEPS:
+      raise KeyboardInterrupt
+    save(self, at, state)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pretrain.Checkpoints, 'save', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      plan(tmp_path).run()
+  assert log(tmp_path)[-1]['step'] == str(STEPS)
+  plan(tmp_path).run()
+  assert log(tmp_path) == log(finished)
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [('seed', 1), ('rates', 0.5), ('pieces', 100), ('texts', None)],
+)
+def test_a_folder_of_another_backbone_is_refused(finished, plan, name, value):
+  asked = {'rates': 'rate'}.get(name, name)
+  if value is None:  # other texts of the same name
+    text = finished.parent / 'train.txt'
+    text.write_text('A boat.\n')
+    value = [str(text)]
+  with pytest.raises(ValueError, match=f'made differently:\n  {name}: it was'):
+    plan(finished, **{asked: value})
+  # more updates continue it
+  plan(finished, steps=2 * STEPS)
+
+
 # -- batches
 
 

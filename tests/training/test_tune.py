@@ -318,6 +318,13 @@ def test_deltas_are_kept_of_the_methods_that_are_named(tmp_path, plan, fake):
   assert kept == {'lora'} and len(table(tmp_path)) == 4
 
 
+def test_runs_without_a_delta_are_told(tmp_path, plan, fake, capsys):
+  plan(tmp_path, tasks=['reviews'], keep_deltas=['lora']).run()
+  assert 'no delta' not in capsys.readouterr().out
+  plan(tmp_path, tasks=['reviews']).run()
+  assert '2 finished runs have no delta in' in capsys.readouterr().out
+
+
 def test_the_majority_is_that_of_the_task(tmp_path, plan, fake, monkeypatch):
   asked = []
 

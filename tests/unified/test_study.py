@@ -392,6 +392,10 @@ def test_kinds_of_maps_may_differ_by_type(tmp_path, make):
 def test_a_folder_of_other_settings_is_refused(finished, make):
   with pytest.raises(ValueError, match='joint_rate'):
     make(finished, **ONE, rate=0.5)
+  # maps are of all types together
+  fewer = dict(list(LIBRARY.items())[:-1])
+  with pytest.raises(ValueError, match=r'types: it was \['):
+    make(finished, groups=ONE['groups'], library=fewer)
   # more of the same is no contradiction
   more = make(finished, **ONE | {'groups': GROUPS}, sizes=[3, 2], seeds=[0, 1])
   assert 'spaces     8' in more.plan
