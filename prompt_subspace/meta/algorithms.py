@@ -155,7 +155,7 @@ def _settings(inner_rate, inner_steps, tasks, inner) -> dict:
     'inner_rate': inner_rate,
     'inner_steps': inner_steps,
     'tasks': tasks,
-    'inner_moves': optimizers.behaviour(inner),
+    'inner_moved': optimizers.behaviour(inner),
   }
 
 

@@ -27,7 +27,10 @@ def describe(
   first = suite.whole[study.targets[0]][0]
   phi = stage.shapes(where, study.method, first)
   lines = [stage.describe_backbone(where)]
-  lines += [stage.describe_task(n, a[0]) for n, a in suite.whole.items()]
+  lines += [
+    stage.describe_task(n, a[0], where.settings)
+    for n, a in suite.whole.items()
+  ]
   size = len(next(iter(study.unions.values())).splits['train'].labels)
   lines += [
     f'method     {study.method}: {trees.size(phi):,} trained parameters',

@@ -283,7 +283,10 @@ def _describe(plan: Plan, crossed: Sequence[Cell], variants) -> str:
   """The plan for people: data, settings, runs."""
   where = plan.where
   lines = [stage.describe_backbone(where)]
-  lines += [stage.describe_task(n, a) for n, a in plan.loaded.items()]
+  lines += [
+    stage.describe_task(n, a, where.settings)
+    for n, a in plan.loaded.items()
+  ]
   for name, given in variants.items():
     mine = [t for c, t in plan.trials.items() if c.method == name]
     rates = ', '.join(f'{r:g}' for r in dict.fromkeys(t.rate for t in mine[0]))

@@ -2,7 +2,7 @@
 
 import numbers
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -201,7 +201,7 @@ def identity(stage: Stage) -> dict[str, Any]:
     'backbone': stage.backbone.config.to_json(),
     'settings': decisive,
     'optimizer': _name(stage.optimizer),
-    'optimizer_moves': optimizers.behaviour(stage.optimizer),
+    'optimizer_moved': optimizers.behaviour(stage.optimizer),
     'dropout': stage.backbone.config.dropout_rate,
     'algorithm': {'name': stage.algorithm.name, **stage.algorithm.settings},
     'methods': {
@@ -228,8 +228,13 @@ def describe_backbone(stage: Stage) -> str:
   )
 
 
-def describe_task(name: str, arrays: TaskArrays) -> str:
-  """Returns a line of a plan: a task and its size."""
+def describe_task(
+  name: str, arrays: TaskArrays, settings: spec.Settings
+) -> str:
+  """Returns a line of a plan: a task, its size, and what scores do not see.
+
+  Scores are of the first examples of a split, and a file may be sorted.
+  """
   counts = '/'.join(str(len(a.labels)) for a in arrays.splits.values())
   cut = sum(
     c.get('inputs', 0) for c in arrays.record.get('truncated', {}).values()
@@ -238,4 +243,21 @@ def describe_task(name: str, arrays: TaskArrays) -> str:
     f'task       {name}: {arrays.kind}, {counts} examples, '
     f'longest input {arrays.splits["train"].inputs.shape[1]} tokens'
     + (f', {cut} inputs cut' if cut else '')
+    + ''.join(_unseen(arrays, settings))
   )
+
+
+def _unseen(arrays: TaskArrays, settings: spec.Settings) -> Iterator[str]:
+  if arrays.label_texts is None:
+    return
+  for split, count in (
+    ('validation', settings.validation_examples),
+    ('test', settings.test_examples),
+  ):
+    labels = arrays.splits[split].labels
+    seen, known = len(set(labels[:count])), len(set(labels))
+    if seen < known:
+      yield (
+        f', its first {count} {split} examples have {seen} of {known} labels: '
+        'shuffle the file'
+      )

@@ -209,7 +209,10 @@ def _cells(where: Stage, found, loaded, runs, shots) -> list[Cell]:
 def _describe(where: Stage, loaded, planned: Sequence[Cell]) -> str:
   """The plan for people: data, rows, memory."""
   lines = [stage.describe_backbone(where)]
-  lines += [stage.describe_task(n, a) for n, a in loaded.items()]
+  lines += [
+    stage.describe_task(n, a, where.settings)
+    for n, a in loaded.items()
+  ]
   first = next(iter(loaded.values()))
   weights = trees.nbytes(where.backbone.weights)
   stacks = cells.stacks(where, planned)

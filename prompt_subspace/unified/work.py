@@ -40,7 +40,10 @@ def describe(
     notes: as of `crossfit_places.notes`.
   """
   lines = [stage.describe_backbone(study.base)]
-  lines += [stage.describe_task(n, a) for n, a in study.data.items()]
+  lines += [
+    stage.describe_task(n, a, study.base.settings)
+    for n, a in study.data.items()
+  ]
   some = next(iter(study.held.values()))
   lines += [f'type       {n}: {s.size:,} parameters' for n, s in some.items()]
   for name, group in study.groups.items():

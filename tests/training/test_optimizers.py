@@ -131,6 +131,26 @@ def test_the_length_of_a_warm_up_is_part_of_an_identity():
   assert marks[0] != marks[1] != marks[2]
 
 
+@pytest.mark.parametrize(
+  'optimizer, name, values',
+  [
+    (optimizers.adam, 'b1', (0.9, 0.91)),
+    (optimizers.adam, 'b2', (0.999, 0.9999)),
+    (optimizers.sgd, 'momentum', (0.0, 0.01)),
+    (optimizers.adafactor, 'weight_decay', (1e-5, 1.5e-5, 0.0)),
+    (optimizers.adafactor, 'decay', (0.8, 0.79)),
+    (optax.adamw, 'weight_decay', (1e-4, 1e-5)),
+  ],
+)
+def test_any_setting_is_part_of_an_identity(optimizer, name, values):
+  marks = [
+    optimizers.behaviour(functools.partial(optimizer, **{name: value}))
+    for value in values
+  ]
+  assert len({tuple(mark) for mark in marks}) == len(values)
+  assert np.isfinite(marks).all()
+
+
 REFERENCES = {
   'adamw of optax': optax.adamw,
   'with a setting': functools.partial(optax.sgd, momentum=0.9),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import numpy as np
@@ -147,6 +148,13 @@ def test_the_job_says_what_it_will_do(plan, tmp_path, small):
   assert set(job.record['data']) == set(TASKS)
 
 
+def test_labels_that_scores_do_not_see_are_told(tmp_path, plan):
+  few = SETTINGS._replace(test_examples=2)
+  found = plan(tmp_path, tasks=['topics'], settings=few).plan
+  assert re.search(r'its first 2 test examples have [12] of 4 labels', found)
+  assert 'its first' not in plan(tmp_path, tasks=['topics', 'causes']).plan
+
+
 # -- again, and more
 
 
@@ -235,7 +243,7 @@ REFUSED = {
   'optimizer: it was .adafactor., asked for is .sgd.': {
     'optimizer': optimizers.sgd
   },
-  'optimizer_moves': {
+  'optimizer_moved': {
     'optimizer': functools.partial(optimizers.adafactor, weight_decay=0.1)
   },
   'methods.prompt.length: it was 2, asked for is 3': {
