@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from prompt_subspace import trees
 from prompt_subspace.backbone import sites
 from prompt_subspace.backbone.config import T5Config
-from prompt_subspace.backbone.layers import FAN_IN, Projection
+from prompt_subspace.backbone.layers import FAN_IN, Dropout, Projection
 
 MASKED = -1e10
 
@@ -44,7 +44,7 @@ class Attention(nn.Module):
     mask: Bool[Array, '#B 1 #Q S'] | None,
     bias: Float[Array, '*B H Q S'] | None,
     *,
-    deterministic: bool,
+    examples: Int[Array, ' B'] | None = None,
     prefix_bias: Float[Array, '*B H Q P'] | None = None,
     cache_index: Int[Array, ''] | None = None,
     foldable: bool = False,
@@ -56,7 +56,7 @@ class Attention(nn.Module):
       inputs_kv: what the keys and values are made from.
       mask: True where a query may see a key.
       bias: added to the logits (relative positions).
-      deterministic: no dropout.
+      examples: numbers of the examples, for dropout; None is no dropout.
       prefix_bias: added to the logits of the prefix keys; 0 by default.
       cache_index: position of the first query in the decoding cache; None
         outside of decoding.
@@ -104,7 +104,7 @@ class Attention(nn.Module):
     if mask is not None:
       logits = jnp.where(mask, logits, MASKED)
     prefix = sites.prefix(self, heads, cfg.dtype)
-    out = self._attend(query, logits, mix, prefix, prefix_bias, deterministic)
+    out = self._attend(query, logits, mix, prefix, prefix_bias, examples)
     out = out.reshape(*out.shape[:2], cfg.joined_dim)
     y = Projection(
       cfg.joined_dim,
@@ -138,8 +138,8 @@ class Attention(nn.Module):
     values.value = jax.lax.dynamic_update_slice(values.value, value, start)
     return keys.value, values.value
 
-  def _attend(self, query, logits, mix, prefix, prefix_bias, deterministic):
-    dropout = nn.Dropout(self.config.dropout_rate, broadcast_dims=(-2,))
+  def _attend(self, query, logits, mix, prefix, prefix_bias, examples):
+    dropout = Dropout(self.config.dropout_rate)
     length = 0
     if prefix is not None:
       keys = jnp.broadcast_to(prefix[0], (query.shape[0], *prefix[0].shape[1:]))
@@ -149,7 +149,7 @@ class Attention(nn.Module):
       length = extra.shape[-1]
       logits = jnp.concatenate([extra, logits], axis=-1)
     weights = jax.nn.softmax(logits, axis=-1).astype(self.config.dtype)
-    weights = dropout(weights, deterministic=deterministic)
+    weights = dropout(weights, examples)
     out = mix(weights[..., length:])
     if prefix is not None:
       values = jnp.broadcast_to(

@@ -2,7 +2,8 @@
 
 A batch is a mapping with `inputs` [B, L] and `targets` [B, T], padded with 0.
 It may hold `encoded` [B, S, D], the encoder's output computed before; then the
-encoder is not run.
+encoder is not run. `examples` [B] are their numbers, which dropout hangs on,
+where the batch is a part of a larger one; by default 0, 1, 2, ...
 """
 
 from collections.abc import Mapping
@@ -37,10 +38,14 @@ def variables(config: T5Config, weights: Mapping, delta: Mapping) -> dict:
   return {'params': weights, sites.COLLECTION: delta}
 
 
-def _dropout(key: Array | None) -> dict:
+def _dropout(key: Array | None, examples: Array | None) -> dict:
   if key is None:
     return {'enable_dropout': False}
-  return {'enable_dropout': True, 'rngs': {'dropout': key}}
+  return {
+    'enable_dropout': True,
+    'examples': examples,
+    'rngs': {'dropout': key},
+  }
 
 
 def encode(
@@ -49,13 +54,14 @@ def encode(
   delta: Mapping,
   inputs: Int[Array, 'B L'],
   key: Array | None = None,
+  examples: Int[Array, ' B'] | None = None,
 ) -> Float[Array, 'B P_L D']:
   """Returns the encoder's output; with a key, dropout is on."""
   return T5(config).apply(
     variables(config, weights, delta),
     inputs,
     method=T5.encode,
-    **_dropout(key),
+    **_dropout(key, examples),
   )
 
 
@@ -70,14 +76,16 @@ def logits(
   keys = (None, None) if key is None else jax.random.split(key)
   encoded = batch.get('encoded')
   if encoded is None:
-    encoded = encode(config, weights, delta, batch['inputs'], keys[0])
+    encoded = encode(
+      config, weights, delta, batch['inputs'], keys[0], batch.get('examples')
+    )
   return T5(config).apply(
     variables(config, weights, delta),
     encoded,
     batch['inputs'],
     objectives.shift_right(batch['targets']),
     method=T5.decode,
-    **_dropout(keys[1]),
+    **_dropout(keys[1], batch.get('examples')),
   )
 
 

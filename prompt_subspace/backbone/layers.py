@@ -65,6 +65,53 @@ class Projection(nn.Module):
     return w if factors is None else w + jnp.matmul(*factors)
 
 
+class Dropout(nn.Module):
+  """Dropout whose mask is the example's own, the same for all positions.
+
+  The mask hangs on the key, the example's number and the place along the last
+  axis alone: not on what stands beside an example in its batch, and not on how
+  far the inputs are padded, which is the length of that axis where attention
+  weights are dropped.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'B *H L F'], examples: Int[Array, ' B'] | None
+  ) -> Float[Array, 'B *H L F']:
+    """Drops features of x, and scales the others by 1 / (1 - rate).
+
+    Args:
+      x: hidden states, or attention weights with an axis for the heads.
+      examples: numbers of the examples; None drops nothing.
+    """
+    if examples is None or not self.rate:
+      return x
+    keys = self.make_rng('dropout')
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):  # as T5X's are
+      keys = jax.random.wrap_key_data(keys)
+    keys = _folded(keys, examples)
+    for heads in x.shape[1:-2]:
+      keys = _folded(keys, jnp.arange(heads))
+
+    def draw(key):  # each number hangs on its place alone
+      return jax.random.bernoulli(key, 1 - self.rate, x.shape[-1:])
+
+    for _ in range(keys.ndim):
+      draw = jax.vmap(draw)
+    kept = jnp.expand_dims(draw(keys), -2)
+    return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def _folded(keys: Array, numbers: Int[Array, ' N']) -> Array:
+  """Folds numbers into keys [...]: keys [..., N]."""
+  fold = jax.vmap(jax.random.fold_in, (None, 0))
+  for _ in range(keys.ndim):
+    fold = jax.vmap(fold, (0, None))
+  return fold(keys, numbers)
+
+
 class RMSNorm(nn.Module):
   """T5's layer norm: x / sqrt(mean(x^2) + epsilon) * scale."""
 
@@ -132,9 +179,14 @@ class FeedForward(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'B L D'], deterministic: bool
+    self, x: Float[Array, 'B L D'], examples: Int[Array, ' B'] | None
   ) -> Float[Array, 'B L D']:
-    """Applies the block, and the adapter that may sit behind it."""
+    """Applies the block, and the adapter that may sit behind it.
+
+    Args:
+      x: hidden states.
+      examples: their numbers, for dropout; None is no dropout.
+    """
     cfg = self.config
     check_names('mlp_activations', cfg.mlp_activations, tuple(ACTIVATIONS))
     names = (
@@ -156,9 +208,7 @@ class FeedForward(nn.Module):
       for name, activation in zip(names, cfg.mlp_activations, strict=True)
     ]
     hidden = functools.reduce(operator.mul, parts)
-    hidden = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-      hidden, deterministic=deterministic
-    )
+    hidden = Dropout(cfg.dropout_rate)(hidden, examples)
     hidden = with_sharding_constraint(hidden, ('batch', 'length', 'mlp'))
     y = Projection(
       cfg.mlp_dim,

@@ -11,6 +11,7 @@ from prompt_subspace.backbone import masks, sites
 from prompt_subspace.backbone.attention import Attention
 from prompt_subspace.backbone.config import T5Config
 from prompt_subspace.backbone.layers import (
+  Dropout,
   FeedForward,
   Projection,
   RelativeBias,
@@ -32,36 +33,42 @@ class EncoderLayer(nn.Module):
   """Self-attention and feed-forward, each normed before and added back."""
 
   config: T5Config
-  deterministic: bool
 
   @nn.compact
-  def __call__(self, x, mask, bias, prefix_bias):
+  def __call__(self, x, mask, bias, prefix_bias, examples):
     """Returns (output, None), the form that a scan over layers needs."""
-    cfg, fixed = self.config, self.deterministic
-    drop = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
+    cfg = self.config
+    drop = Dropout(cfg.dropout_rate)
     y = _norm(cfg, 'pre_attention_layer_norm')(x)
     y = Attention(cfg, name='attention')(
-      y, y, mask, bias, prefix_bias=prefix_bias, deterministic=fixed
+      y, y, mask, bias, prefix_bias=prefix_bias, examples=examples
     )
-    x = x + drop(y, deterministic=fixed)
+    x = x + drop(y, examples)
     y = _norm(cfg, 'pre_mlp_layer_norm')(x)
-    y = FeedForward(cfg, name='mlp')(y, fixed)
-    return x + drop(y, deterministic=fixed), None
+    y = FeedForward(cfg, name='mlp')(y, examples)
+    return x + drop(y, examples), None
 
 
 class DecoderLayer(nn.Module):
   """Self-attention, attention to the encoder's output, and feed-forward."""
 
   config: T5Config
-  deterministic: bool
 
   @nn.compact
   def __call__(
-    self, x, encoded, mask, cross_mask, bias, prefix_bias, cache_index
+    self,
+    x,
+    encoded,
+    mask,
+    cross_mask,
+    bias,
+    prefix_bias,
+    cache_index,
+    examples,
   ):
     """Returns (output, None), the form that a scan over layers needs."""
-    cfg, fixed = self.config, self.deterministic
-    drop = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))
+    cfg = self.config
+    drop = Dropout(cfg.dropout_rate)
     y = _norm(cfg, 'pre_self_attention_layer_norm')(x)
     y = Attention(cfg, name='self_attention')(
       y,
@@ -70,26 +77,26 @@ class DecoderLayer(nn.Module):
       bias,
       prefix_bias=prefix_bias,
       cache_index=cache_index,
-      deterministic=fixed,
+      examples=examples,
     )
-    x = x + drop(y, deterministic=fixed)
+    x = x + drop(y, examples)
     y = _norm(cfg, 'pre_cross_attention_layer_norm')(x)
     y = Attention(cfg, name='encoder_decoder_attention')(
-      y, encoded, cross_mask, None, deterministic=fixed, foldable=True
+      y, encoded, cross_mask, None, examples=examples, foldable=True
     )
-    x = x + drop(y, deterministic=fixed)
+    x = x + drop(y, examples)
     y = _norm(cfg, 'pre_mlp_layer_norm')(x)
-    y = FeedForward(cfg, name='mlp')(y, fixed)
-    return x + drop(y, deterministic=fixed), None
+    y = FeedForward(cfg, name='mlp')(y, examples)
+    return x + drop(y, examples), None
 
 
-def _run_layers(layer, config, count, deterministic, x, *shared):
+def _run_layers(layer, config, count, x, *shared):
   """Applies `count` layers, one by one or as one scanned layer."""
   if config.remat:
     layer = nn.remat(layer, prevent_cse=not config.scan_layers)
   if not config.scan_layers:
     for i in range(count):
-      x, _ = layer(config, deterministic, name=f'layers_{i}')(x, *shared)
+      x, _ = layer(config, name=f'layers_{i}')(x, *shared)
     return x
   scanned = partitioning.scan_with_axes(
     layer,
@@ -100,7 +107,7 @@ def _run_layers(layer, config, count, deterministic, x, *shared):
     axis_name='layers',
     axes_collections=('params',),
   )
-  return scanned(config, deterministic, name='layers')(x, *shared)[0]
+  return scanned(config, name='layers')(x, *shared)[0]
 
 
 def _prefix_bias(module, attention, bias, query_positions):
@@ -122,16 +129,15 @@ class Encoder(nn.Module):
   embedder: nn.Module
 
   @nn.compact
-  def __call__(self, tokens, mask, deterministic):
+  def __call__(self, tokens, mask, examples):
     """Returns [B, P + L, D]; the prompt's positions come first.
 
-    The mask is [B, 1, 1, L], or [B, 1, L, L] for packed inputs.
+    The mask is [B, 1, 1, L], or [B, 1, L, L] for packed inputs; without
+    numbers of the examples there is no dropout.
     """
     cfg = self.config
     x = sites.prepend(self, self.embedder(tokens))
-    x = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-      x, deterministic=deterministic
-    )
+    x = Dropout(cfg.dropout_rate)(x, examples)
     grow = x.shape[1] - tokens.shape[1]
     relative = RelativeBias(cfg, True, name='relpos_bias')
     positions = jnp.arange(x.shape[1])
@@ -144,16 +150,14 @@ class Encoder(nn.Module):
       EncoderLayer,
       cfg,
       cfg.num_encoder_layers,
-      deterministic,
       x,
       mask,
       bias,
       prefix_bias,
+      examples,
     )
     x = _norm(cfg, 'encoder_norm')(x)
-    return nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-      x, deterministic=deterministic
-    )
+    return Dropout(cfg.dropout_rate)(x, examples)
 
 
 class Decoder(nn.Module):
@@ -170,13 +174,14 @@ class Decoder(nn.Module):
     mask,
     cross_mask,
     positions,
-    deterministic,
+    examples,
     decode,
     prefill,
   ):
     """Returns float32 logits [B, T, V].
 
-    `positions` is None if targets are packed at positions of their own.
+    `positions` is None if targets are packed at positions of their own,
+    `examples` if there is no dropout.
     """
     cfg = self.config
     y = self.embedder(tokens)
@@ -191,9 +196,7 @@ class Decoder(nn.Module):
         'first token.'
       )
     grow = y.shape[1] - tokens.shape[1]
-    y = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-      y, deterministic=deterministic
-    )
+    y = Dropout(cfg.dropout_rate)(y, examples)
     index = None
     if decode:
       index, mask, queries, keys = self._cache_view(y, tokens)
@@ -213,7 +216,6 @@ class Decoder(nn.Module):
       DecoderLayer,
       cfg,
       cfg.num_decoder_layers,
-      deterministic,
       y,
       encoded,
       mask,
@@ -221,11 +223,10 @@ class Decoder(nn.Module):
       bias,
       prefix_bias,
       index,
+      examples,
     )
     y = _norm(cfg, 'decoder_norm')(y[:, grow:])
-    y = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-      y, deterministic=deterministic
-    )
+    y = Dropout(cfg.dropout_rate)(y, examples)
     if cfg.logits_via_embedding:
       return self.embedder.attend(y)
     return Projection(

@@ -34,12 +34,22 @@ class T5(nn.Module):
     encoder_input_tokens: Int[Array, 'B L'],
     encoder_segment_ids: Int[Array, 'B L'] | None = None,
     enable_dropout: bool = True,
+    examples: Int[Array, ' B'] | None = None,
   ) -> Float[Array, 'B P_L D']:
-    """Returns the encoder's output, the prompt's positions first."""
+    """Returns the encoder's output, the prompt's positions first.
+
+    Args:
+      encoder_input_tokens: the inputs.
+      encoder_segment_ids: packed inputs.
+      enable_dropout: whether dropout is on.
+      examples: numbers of the examples, which their dropout hangs on; by
+        default 0, 1, 2, ...
+    """
     mask = (encoder_input_tokens > 0)[:, None, None, :]
     if encoder_segment_ids is not None:
       mask = mask & masks.same_segment(encoder_segment_ids, encoder_segment_ids)
-    return self.encoder(encoder_input_tokens, mask, not enable_dropout)
+    numbers = _numbers(encoder_input_tokens, enable_dropout, examples)
+    return self.encoder(encoder_input_tokens, mask, numbers)
 
   def decode(
     self,
@@ -54,6 +64,7 @@ class T5(nn.Module):
     decode: bool = False,
     max_decode_length: int | None = None,
     prefill: bool = False,
+    examples: Int[Array, ' B'] | None = None,
   ) -> Float[Array, 'B T V']:
     """Returns the logits of the next token at every target position.
 
@@ -73,6 +84,7 @@ class T5(nn.Module):
         output (and with `prefill`, if there is a decoder prompt) makes it.
       max_decode_length: unused: the cache knows its length.
       prefill: in decoding, put the decoder's prompt before these tokens.
+      examples: numbers of the examples, as of `encode`.
     """
     del decoder_target_tokens, max_decode_length
     cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
@@ -111,7 +123,7 @@ class T5(nn.Module):
       mask,
       cross_mask,
       decoder_positions,
-      not enable_dropout,
+      _numbers(decoder_input_tokens, enable_dropout, examples),
       decode,
       prefill,
     )
@@ -145,3 +157,10 @@ class T5(nn.Module):
       enable_dropout,
       decode,
     )
+
+
+def _numbers(tokens, enable_dropout, examples):
+  """Numbers of the examples, which are None without dropout."""
+  if not enable_dropout:
+    return None
+  return jnp.arange(len(tokens)) if examples is None else examples

@@ -198,8 +198,8 @@ def value_and_grad(
 
   The batch is run in microbatches of `microbatch` examples (None: whole); only
   phi's small gradient is accumulated, weighted by the metric `weight` (tokens),
-  so that the result is that of the whole batch. Each microbatch is spread over
-  the axis `data` of the mesh.
+  so that the result is that of the whole batch, dropout included. Each
+  microbatch is spread over the axis `data` of the mesh.
   """
   run = jax.value_and_grad(objective, has_aux=True)
   if microbatch is None:
@@ -213,14 +213,15 @@ def value_and_grad(
     )
   if microbatch == size:
     return value_and_grad(objective, phi, batch, key, None)
+  # dropout of an example is that in the whole batch
+  batch = {**batch, 'examples': jnp.arange(size)}
   parts = jax.tree.map(
     lambda x: x.reshape(size // microbatch, microbatch, *x.shape[1:]), batch
   )
 
-  def add(carry, part):
-    number, content = part
+  def add(carry, content):
     content = meshes.on_data(mesh, content)
-    (loss, metrics), grads = run(phi, content, jax.random.fold_in(key, number))
+    (loss, metrics), grads = run(phi, content, key)
     weight = metrics['weight']
     new = {**metrics, 'loss': loss}
     del new['weight']
@@ -231,8 +232,7 @@ def value_and_grad(
   (_, metrics), _ = jax.eval_shape(run, phi, first, key)
   zero = (0.0, ({m: 0.0 for m in ('loss', *metrics) if m != 'weight'}, phi))
   zero = jax.tree.map(jnp.zeros_like, zero)
-  numbers = jnp.arange(size // microbatch)
-  (weight, total), _ = jax.lax.scan(add, zero, (numbers, parts))
+  (weight, total), _ = jax.lax.scan(add, zero, parts)
   safe = jnp.maximum(weight, 1e-9)
   means, grads = jax.tree.map(lambda x: x / safe, total)
   return means.pop('loss'), {**means, 'weight': weight}, grads

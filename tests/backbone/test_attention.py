@@ -66,7 +66,6 @@ def test_a_prefix_is_what_tokens_before_the_sequence_would_be(positions):
       queries,
       keys,
       None,
-      deterministic=True,
       **biases,
     )
 

@@ -110,9 +110,9 @@ def test_an_adapter_is_its_formula():
   def run(name, delta):
     variables = {'params': params[name], 'delta': delta}
     if name == 'mlp':
-      return layers.FeedForward(config).apply(variables, x, True)
+      return layers.FeedForward(config).apply(variables, x, None)
     return attention.Attention(config).apply(
-      variables, x, x, None, None, deterministic=True
+      variables, x, x, None, None
     )
 
   for name in ('mlp', 'attention'):

@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from prompt_subspace import objectives, trees
 from prompt_subspace.backbone import config as configs
-from prompt_subspace.backbone import forward, sites
+from prompt_subspace.backbone import forward, layers, sites
 from prompt_subspace.backbone.t5 import T5
 from tests import tiny
 
@@ -149,6 +149,36 @@ def test_dropout_is_decided_by_the_key():
   np.testing.assert_array_equal(one, same)
   assert np.abs(one - off).max() > 1e-2
   assert np.abs(one - other).max() > 1e-2
+
+
+@pytest.mark.parametrize('name', ['prompt, decoder too', 'prefix'])
+def test_dropout_of_an_example_does_not_depend_on_what_is_beside_it(name):
+  """Nor on padding, though attention weights are as many as there are keys."""
+  key, own, data = jax.random.key(2), tiny.phi(name), tiny.batch()
+  args = name, tiny.CONFIG, tiny.frozen(), own
+  whole = tiny.logits(*args, data, key)
+  wide = tiny.logits(*args, tiny.batch(pad=(6, 0)), key)
+  part = {n: x[1:] for n, x in data.items()} | {'examples': jnp.arange(1, 3)}
+  np.testing.assert_allclose(wide, whole, atol=2e-5)
+  np.testing.assert_allclose(
+    tiny.logits(*args, part, key), whole[1:], atol=2e-5
+  )
+  # each has a mask of its own: the same example three times is three others
+  same = {n: jnp.repeat(x[:1], 3, axis=0) for n, x in data.items()}
+  one, two, three = tiny.logits(*args, same, key)
+  assert np.abs(one - two).max() > 1e-2 < np.abs(two - three).max()
+
+
+def test_dropout_drops_its_rate_and_keeps_the_mean():
+  x = jnp.ones((64, 3, 5, 40))
+  drop = layers.Dropout(0.25)
+  kept = drop.apply({}, x, jnp.arange(64), rngs={'dropout': jax.random.key(0)})
+  assert set(np.unique(kept)) == {0, np.float32(4 / 3)}
+  # 7,680 draws: three standard deviations
+  assert abs(float((kept == 0).mean()) - 0.25) < 3 * (0.1875 / 7680) ** 0.5
+  # one mask for all positions, others for heads and examples
+  np.testing.assert_array_equal(kept, jnp.repeat(kept[:, :, :1], 5, axis=2))
+  assert len({bytes(np.asarray(m)) for m in kept.reshape(192, 200)}) == 192
 
 
 def test_dropout_rate_zero_with_a_key_is_no_dropout():

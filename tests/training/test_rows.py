@@ -240,6 +240,23 @@ def test_microbatches_give_the_gradient_of_the_whole_batch(size):
   assert abs(np.mean(each) - whole[0]) > 1e-3
 
 
+@pytest.mark.parametrize('size', [1, 2])
+def test_microbatches_have_the_dropout_of_the_whole_batch(small, size):
+  config = small.config.replace(dropout_rate=0.2)
+  method = tiny.VARIANTS['prompt']
+  objective = objective_of(small._replace(config=config), method)(small.weights)
+  phi = method.init(jax.random.key(0), sample.setting(small))
+  batch = tiny.batch(0, (7, 4, 1, 3), (5, 2, 4, 1))
+  key = jax.random.key(1)
+  run = jax.jit(
+    lambda size, key: rows.value_and_grad(objective, phi, batch, key, size),
+    static_argnums=0,
+  )
+  whole, parts = run(4, key), run(size, key)
+  same((parts[0], parts[2]), (whole[0], whole[2]), rtol=1e-4, atol=1e-6)
+  assert abs(run(4, jax.random.key(2))[0] - whole[0]) > 1e-3
+
+
 def test_a_microbatch_that_does_not_divide_the_batch_is_an_error():
   with pytest.raises(ValueError, match='microbatch: .* divisor .* 4, found 3'):
     rows.value_and_grad(table_loss, TABLE, table_batch(), None, 3)

@@ -355,6 +355,34 @@ def test_each_row_sees_the_examples_of_its_own_task(case):
   assert results[0].padding > results[1].padding
 
 
+def test_with_dropout_a_row_is_the_same_beside_longer_inputs(small):
+  """Whose widths, and with them microbatches, it shares."""
+  config = small.config.replace(dropout_rate=0.2)
+  backbone = small._replace(config=config)
+  tasks = {
+    'short': sample.task(small.vocabulary),
+    'long': sample.task(small.vocabulary, longest=40, seed=1),
+  }
+  settings = SETTINGS._replace(steps=6, buckets=1, microbatch=2)
+  specs = rows_of(small, ('short', 'long'))[:2]
+
+  def run(specs, settings):
+    engine = engines.make(
+      backbone, METHOD, optimizers.sgd, settings, specs[0].phi
+    )
+    return stack.train_stack(
+      engine, backbone, optimizers.sgd, specs, tasks, settings
+    )[0]
+
+  alone = run(specs[:1], settings)
+  beside = run(specs, settings._replace(microbatch=4))
+  assert alone.padding < beside.padding
+  for path, x in trees.flatten(alone.phi).items():
+    np.testing.assert_allclose(
+      x, trees.flatten(beside.phi)[path], atol=1e-5, err_msg=path
+    )
+
+
 PREFIX = deltas.prefix(length=3, hidden=None, where=('decoder',))
 PROMPT = deltas.prompt(length=3, start='uniform')
 NOT_CACHED = {
