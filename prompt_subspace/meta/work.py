@@ -28,8 +28,7 @@ def describe(
   phi = stage.shapes(where, study.method, first)
   lines = [stage.describe_backbone(where)]
   lines += [
-    stage.describe_task(n, a[0], where.settings)
-    for n, a in suite.whole.items()
+    stage.describe_task(n, a[0], where.settings) for n, a in suite.whole.items()
   ]
   size = len(next(iter(study.unions.values())).splits['train'].labels)
   lines += [

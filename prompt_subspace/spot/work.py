@@ -87,8 +87,7 @@ def describe(
   phi = stage.shapes(study.source, study.method, first)
   lines = [stage.describe_backbone(study.source)]
   lines += [
-    stage.describe_task(n, a, study.target.settings)
-    for n, a in whole.items()
+    stage.describe_task(n, a, study.target.settings) for n, a in whole.items()
   ]
   lines += [f'mixture    {n}: {", ".join(m)}' for n, m in study.members.items()]
   lines += [f'overlap    {text}' for text in overlaps]

@@ -284,8 +284,7 @@ def _describe(plan: Plan, crossed: Sequence[Cell], variants) -> str:
   where = plan.where
   lines = [stage.describe_backbone(where)]
   lines += [
-    stage.describe_task(n, a, where.settings)
-    for n, a in plan.loaded.items()
+    stage.describe_task(n, a, where.settings) for n, a in plan.loaded.items()
   ]
   for name, given in variants.items():
     mine = [t for c, t in plan.trials.items() if c.method == name]

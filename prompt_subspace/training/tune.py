@@ -210,8 +210,7 @@ def _describe(where: Stage, loaded, planned: Sequence[Cell]) -> str:
   """The plan for people: data, rows, memory."""
   lines = [stage.describe_backbone(where)]
   lines += [
-    stage.describe_task(n, a, where.settings)
-    for n, a in loaded.items()
+    stage.describe_task(n, a, where.settings) for n, a in loaded.items()
   ]
   first = next(iter(loaded.values()))
   weights = trees.nbytes(where.backbone.weights)

@@ -111,9 +111,7 @@ def test_an_adapter_is_its_formula():
     variables = {'params': params[name], 'delta': delta}
     if name == 'mlp':
       return layers.FeedForward(config).apply(variables, x, None)
-    return attention.Attention(config).apply(
-      variables, x, x, None, None
-    )
+    return attention.Attention(config).apply(variables, x, x, None, None)
 
   for name in ('mlp', 'attention'):
     y = np.asarray(run(name, {}), np.float64)

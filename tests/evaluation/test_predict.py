@@ -217,9 +217,7 @@ def test_a_wrong_choice_reads_like_no_reference(small, metric):
   split = task.splits['test']._replace(
     references=[['1'], ['2']] * 7, labels=np.array([2, 1] * 7)
   )
-  task = task._replace(
-    splits=task.splits | {'test': split}, metrics=(metric,)
-  )
+  task = task._replace(splits=task.splits | {'test': split}, metrics=(metric,))
   texts = predict.choice_texts(task, 'test')
   for chosen, score in ((split.labels, 100), ([1, 2] * 7, 0)):
     answers = [texts(n, choice) for n, choice in enumerate(chosen)]
