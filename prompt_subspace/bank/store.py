@@ -134,6 +134,11 @@ def read_card(folder: epath.PathLike) -> dict[str, Any]:
   return card
 
 
+def phi_sum(folder: epath.PathLike) -> str | None:
+  """Returns the sha256 of an entry's phi; None of one from before sums."""
+  return read_card(folder).get('files', {}).get(FILES['phi'])
+
+
 def _tree(path: epath.Path, content: bytes) -> dict:
   try:
     return trees.unflatten(safetensors_numpy.load(content))

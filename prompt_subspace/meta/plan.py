@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from etils import epath
+
 from prompt_subspace.bank import store
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.meta.suite import Suite
@@ -127,14 +129,15 @@ def candidates(
     how, method = study.full, FULL_METHOD
   out = []
   for seed in learned:
-    parents: tuple[str, ...] = ()
+    parents: tuple[epath.Path, ...] = ()
     if seed is None:
       start = functools.partial(
         stage.initial, how.where, method, data, split, 'initial'
       )
     else:
-      parents = (upstream_cell(study, algorithm, seed).id,)
-      start = functools.partial(_stored, study, algorithm, parents[0])
+      place = study.upstream[algorithm].where.bank
+      parents = (place / upstream_cell(study, algorithm, seed).id,)
+      start = functools.partial(_stored, parents[0])
     name = f'{algorithm}-{plain}-s{split}' + (f'-u{seed}' if parents else '')
     out.append(
       [
@@ -161,9 +164,9 @@ def candidates(
   return out
 
 
-def _stored(study: Study, algorithm: str, entry: str):
+def _stored(place: epath.Path):
   """What an algorithm learned, from its bank."""
-  return store.read(study.upstream[algorithm].where.bank / entry).phi
+  return store.read(place).phi
 
 
 def downstream_cells(study: Study, algorithms: Sequence[str]) -> list[Cell]:

@@ -31,7 +31,14 @@ from prompt_subspace.meta import (
 )
 from prompt_subspace.meta.diagnostics import Look
 from prompt_subspace.meta.plan import FULL, FULL_METHOD, PLAIN, Study
-from prompt_subspace.training import job, optimizers, results, spec, stage
+from prompt_subspace.training import (
+  cells,
+  job,
+  optimizers,
+  results,
+  spec,
+  stage,
+)
 from prompt_subspace.training.algorithm import Algorithm
 from prompt_subspace.training.stage import Stage
 
@@ -155,6 +162,13 @@ def learn(
     spec.check(each.settings)
   for name, how in learners.items():
     check_rates(f'rate of {name!r}', [how.rate])
+  differ = wide.settings.test_examples != target.settings.test_examples
+  if FULL in names and differ:
+    raise ValueError(
+      'wide.settings.test_examples: expected those of target, '
+      f'{target.settings.test_examples}, found {wide.settings.test_examples}: '
+      'scores stand side by side.'
+    )
   check_rates('rates', target.rates)
   check_rates('rates of full tuning', wide.rates)
   check_seeds('learned', learned)
@@ -162,11 +176,15 @@ def learn(
   diagnostics.check(look)
   found = crossfit_places.places((*sources, *targets), data_dir, skip_missing)
   missing = [n for n in (*sources, *targets) if n not in found]
-  sources = tuple(n for n in sources if n in found)
-  targets = tuple(n for n in targets if n in found)
+  sources, targets = (
+    tuple(dict.fromkeys(n for n in side if n in found))
+    for side in (sources, targets)
+  )
   _check_sides(sources, targets)
   tasks = suite.prepare(base, found, data_dir, cache, max_input, max_target)
-  learned, splits = tuple(map(int, learned)), tuple(map(int, splits))
+  learned, splits = (
+    tuple(dict.fromkeys(map(int, x))) for x in (learned, splits)
+  )
   side = tasks.splits(sources, learned, source_shots)
   sides = {seed: [side[n, seed] for n in sources] for seed in learned}
   study = Study(
@@ -197,6 +215,7 @@ def learn(
       for n in targets
     },
   )
+  cells.check_ids([cell.id for cell in work.known_cells(study)])
   identity = _identity(study, shots, source_shots, look)
   job.check(base.folder, identity)
   single = crossfit_places.tasks(found, data_dir)

@@ -78,7 +78,8 @@ def run(
 
   def finish(where, wanted, title):
     made.extend(wanted)
-    cells.run(where, wanted, functools.partial(_collect, study, made), title)
+    after = functools.partial(_collect, study, made, others=True)
+    cells.run(where, wanted, after, title)
 
   for name, how in study.upstream.items():
     finish(how.where, plan.upstream_cells(study, name), f'{name} ')
@@ -95,15 +96,14 @@ def run(
   results.write_csv(study.folder / 'curves.csv', curves, columns.CURVES)
 
 
-def _collect(study: Study, made: Sequence[Cell]) -> None:
+def _collect(study: Study, made: Sequence[Cell], others: bool = False) -> None:
   """Writes results.csv of the cells so far."""
   rows = []
-  for cell in made:
-    if cells.is_done(study.folder, cell.id):
-      stored = cells.record(study.folder, cell.id)
-      last = stored['history'][-1]
-      watched = {n: last.get(n) for n in columns.WATCHED}
-      rows.append({'cell': cell.id, **stored['row'], **watched})
+  for name in cells.finished(study.folder, made, others):
+    stored = cells.record(study.folder, name)
+    last = stored['history'][-1]
+    watched = {n: last.get(n) for n in columns.WATCHED}
+    rows.append({'cell': name, **stored['row'], **watched})
   results.write_csv(study.folder / 'results.csv', rows, columns.CELLS)
 
 

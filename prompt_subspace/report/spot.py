@@ -107,27 +107,30 @@ def _page(found: Found, gains, pairs, points, pictures) -> Page:
   ]
   return Page(
     'Soft prompt transfer',
-    _lead(gains),
+    _lead(gains, found.metric),
     _headline(gains, found.metric, points[found.metric]),
     sections,
     found.record,
   )
 
 
-def _best(gains: Sequence[analysis.Gain]) -> analysis.Gain | None:
+def _best(gains: Sequence[analysis.Gain], metric: str) -> analysis.Gain | None:
+  """The policy that gains most, by the similarity that the study ranks by."""
   chosen = [g for g in gains if g.policy not in ('scratch', 'oracle')]
+  chosen = [g for g in chosen if g.metric in (None, '', metric)]
   chosen = [g for g in chosen if not g.policy.startswith('random')]
   return max(chosen, key=lambda g: g.gain[0], default=None)
 
 
-def _lead(gains: Sequence[analysis.Gain]) -> str:
-  best = _best(gains)
+def _lead(gains: Sequence[analysis.Gain], metric: str) -> str:
+  best = _best(gains, metric)
   base = next(g for g in gains if g.policy == 'scratch')
   if best is None:
     return f'Tuned from scratch, the targets score {base.score[0]:.1f}.'
   return (
     f'Tuned from scratch, the targets score {base.score[0]:.1f} on average; '
-    f'with {best.policy}, {best.score[0]:.1f}.'
+    f'with {best.policy}, of the policies the best on test examples, '
+    f'{best.score[0]:.1f}.'
   )
 
 
@@ -137,7 +140,7 @@ def _headline(
   points: Sequence[analysis.Points],
 ) -> list[Headline]:
   out = []
-  if best := _best(gains):
+  if best := _best(gains, metric):
     out.append(
       Headline(
         'gain of transfer', f'{best.gain[0]:+.1f} points', f'by {best.policy}'

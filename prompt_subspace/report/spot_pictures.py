@@ -137,6 +137,9 @@ def _task_similarities(found: Found):
     # of a bank that the study did not make
     if name not in held and (found.bank / name).exists():
       held[name] = (task, name)
+  # of a task on both sides, what all of its data has taught
+  known = {task for task, _ in held.values()}
+  own = {name: x for name, x in own.items() if x[0] not in known}
   read = ranking.entries(found.bank, list(held))
   read |= ranking.entries(found.folder / 'tuned', list(own))
   entries = held | own

@@ -99,9 +99,17 @@ def target_grid(found: Found) -> tables.Grid:
   for target, score in majority.items():
     cells = [_scores(c.get(target, [])) for c in columns.values()]
     grid.append([target, f'{score:.1f}', *cells])
-  means = [np.mean([np.mean(v) for v in c.values()]) for c in columns.values()]
-  average = [np.mean(list(majority.values())), *means]
-  return [*grid, ['average', *(f'{x:.1f}' for x in average)]]
+  means = [
+    # of all targets or none: those that a study still lacks are no zeros
+    f'{np.mean([np.mean(c[t]) for t in majority]):.1f}'
+    if set(majority) <= set(c)
+    else '-'
+    for c in columns.values()
+  ]
+  return [
+    *grid,
+    ['average', f'{np.mean(list(majority.values())):.1f}', *means],
+  ]
 
 
 def _scores(values: Sequence[float]) -> str:

@@ -163,7 +163,7 @@ def transfer_cell(study: Study, target: str, seed: int, source: Source) -> Cell:
       weighted, study.source.bank, (source.entry,), (1.0,)
     ),
     facts={'source': source.entry},
-    parents=(source.entry,),
+    parents=(study.source.bank / source.entry,),
   )
 
 
@@ -185,7 +185,7 @@ def average_cell(
       weighted, study.source.bank, names, shares.tolist()
     ),
     facts={'source': f'{k} first'},
-    parents=names,
+    parents=tuple(study.source.bank / n for n in names),
   )
 
 
@@ -224,7 +224,7 @@ def mixture_cells(
     id=f'mixed-{name}',
     start=functools.partial(weighted, study.mixed, (first.id,), (1.0,)),
     facts={'source': first.id},
-    parents=(first.id,),
+    parents=(study.mixed / first.id,),
   )
   return first, second
 
@@ -292,7 +292,7 @@ def multitask_cells(
         id=f'multitask-{_plain(target)}-{mark(tasks)}-s{seed}',
         start=functools.partial(weighted, study.wide.bank, (name,), (1.0,)),
         facts={'source': name},
-        parents=(name,),
+        parents=(study.wide.bank / name,),
         **full,
       )
       for target in targets

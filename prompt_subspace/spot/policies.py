@@ -79,6 +79,11 @@ def parse(name: str) -> Policy:
 
 def check(policies: Sequence[Policy], sources: int) -> None:
   """Raises ValueError if a policy asks for more source prompts than exist."""
+  if policies and sources < 1:
+    raise ValueError(
+      'sources: expected a source prompt for every target beside its own, '
+      'found a target with none. Name other sources.'
+    )
   if wrong := [p.name for p in policies if p.k is not None and p.k > sources]:
     raise ValueError(
       f'policies: expected k up to {sources}, the number of source prompts '

@@ -21,13 +21,14 @@ from prompt_subspace.deltas.base import (
   check_names,
   check_rates,
   check_seeds,
+  positive,
 )
 from prompt_subspace.evaluation import predict
 from prompt_subspace.spot import mixtures as paper
 from prompt_subspace.spot import plan, policies, work
 from prompt_subspace.spot.plan import Study
 from prompt_subspace.spot.work import Work
-from prompt_subspace.training import job, optimizers, spec, stage
+from prompt_subspace.training import cells, job, optimizers, spec, stage
 from prompt_subspace.training.stage import Stage
 
 BASELINES = ('full', 'multitask')
@@ -126,6 +127,11 @@ def transfer(
   asked = _check(
     targets, sources, bank, policy_names, baselines, seeds, metrics
   )
+  targets, seeds = dict.fromkeys(targets), dict.fromkeys(map(int, seeds))
+  targets, seeds, metrics = list(targets), list(seeds), dict.fromkeys(metrics)
+  sources = sources if sources is None else list(dict.fromkeys(sources))
+  for name, value in (('limit', limit), ('held_out', held_out)):
+    positive(name, value)
   method = method or deltas.prompt()
   library = {method.name: method}
   if baselines:
@@ -143,6 +149,12 @@ def transfer(
     spec.check(side.settings)
   for name, side in (('source', source), ('target', target), ('wide', wide)):
     check_rates(f'{name}, rate', [side.rate])
+  if baselines and wide.settings.test_examples != target.settings.test_examples:
+    raise ValueError(
+      'wide.settings.test_examples: expected those of target, '
+      f'{target.settings.test_examples}, found {wide.settings.test_examples}: '
+      'scores stand side by side.'
+    )
   members = _mixtures(sources or (), mixtures, data_dir)
   plain = [s for s in sources or () if s not in members]
   prompts = ()
@@ -154,8 +166,6 @@ def transfer(
   found = {name: task_names.find(name, data_dir) for name in names}
   whole = stage.prepare(base, found, cache, max_input, max_target)
   identity = _identity(base, source, target, wide, plain_start, whole) | {
-    # a bank of others has entries of the same names
-    'prompts': {p.entry: work.phi_sum(bank, p.entry) for p in prompts},
     'mixtures': {n: list(m) for n, m in members.items()},
     'limit': limit,
     'held_out': held_out,
@@ -183,10 +193,14 @@ def transfer(
     limit=limit,
     held_out=held_out,
   )
+  _check_scratch(study, data[targets[0], seeds[0]])
   if sources is not None:
     made = plan.source_cells(study, sources)
     work.check_bank(study, made)
-    prompts = map(plan.as_source, made)
+    prompts = [plan.as_source(cell) for cell in made]
+  cells.check_parents(
+    base.folder, study.source.bank, [p.entry for p in prompts]
+  )
   asked_work = Work(
     study=study,
     sources=tuple(sources or ()),
@@ -198,6 +212,7 @@ def transfer(
     # the prompts of a given bank have no seeds to pair with
     pairing='all' if sources is None else pairing,
   )
+  cells.check_ids([cell.id for cell in work.known_cells(asked_work)])
   policies.check(asked, work.candidates_least(asked_work))
   trained = dict.fromkeys([*plain, *sum(members.values(), ())])
   overlaps = overlap.told(
@@ -245,6 +260,23 @@ def _check(targets, sources, bank, names, baselines, seeds, metrics):
     )
   check_names('metrics', tuple(metrics), tuple(similarity.SIMILARITIES))
   return tuple(policies.parse(name) for name in dict.fromkeys(names))
+
+
+def _check_scratch(study: Study, arrays) -> None:
+  """Raises ValueError if a start without transfer is of another shape."""
+  library = study.target.library
+  where = study.target._replace(
+    library={**library, study.method: study.scratch}
+  )
+  wanted, found = (
+    stage.shapes(s, study.method, arrays) for s in (study.target, where)
+  )
+  if trees.describe(wanted) != trees.describe(found):
+    raise ValueError(
+      f'scratch: expected a method whose phi is that of {study.method!r}, '
+      f'{trees.describe(wanted)}, found {trees.describe(found)}. It differs in '
+      'where phi starts, and in nothing else.'
+    )
 
 
 def _stage(base: Stage, bank: str, settings: spec.Settings) -> Stage:

@@ -134,7 +134,8 @@ def run(work: Work, identity: Mapping[str, Any]) -> None:
 
   def finish(where, wanted, title):
     made.extend(wanted)
-    cells.run(where, wanted, functools.partial(_collect, work, made), title)
+    after = functools.partial(_collect, work, made, others=True)
+    cells.run(where, wanted, after, title)
 
   finish(study.source, plan.source_cells(study, work.sources), 'sources ')
   finish(study.target, plan.scratch_cells(study, work.targets), 'scratch ')
@@ -180,10 +181,10 @@ def _full(work: Work, finish) -> None:
     finish(study.wide._replace(keep=()), second, 'multitask ')
 
 
-def _collect(work: Work, made: list[Cell]) -> None:
+def _collect(work: Work, made: list[Cell], others: bool = False) -> None:
   """Writes results.csv of the cells so far."""
   folder = work.study.source.folder
-  done = [c.id for c in made if cells.is_done(folder, c.id)]
+  done = cells.finished(folder, made, others)
   rows = [
     {'cell': name, **row}
     for name, row in zip(done, cells.read(folder, done), strict=True)
@@ -342,12 +343,6 @@ def prompts_of(bank: epath.PathLike, where: Stage, method: str) -> list[Source]:
       'another bank.'
     )
   return fits
-
-
-def phi_sum(bank: epath.PathLike, entry: str) -> str | None:
-  """Returns the sha256 of an entry's phi; None of one from before sums."""
-  card = store.read_card(epath.Path(bank) / entry)
-  return card.get('files', {}).get(store.FILES['phi'])
 
 
 def check_bank(study: Study, wanted: Sequence[Cell]) -> None:

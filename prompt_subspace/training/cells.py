@@ -8,10 +8,12 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
 from prompt_subspace import trees
 from prompt_subspace.bank import store
@@ -40,7 +42,7 @@ class Cell(NamedTuple):
     start: makes the phi that it starts from.
     template: of the task, for the card.
     facts: what else its row holds: majority, source, ...
-    parents: bank entries that `start` was made from.
+    parents: places of the bank entries that `start` is made from.
   """
 
   id: str
@@ -52,7 +54,7 @@ class Cell(NamedTuple):
   start: Callable[[], Any]
   template: Template | None = None
   facts: Mapping[str, Any] = {}
-  parents: tuple[str, ...] = ()
+  parents: tuple[epath.Path, ...] = ()
 
 
 def path(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -68,6 +70,33 @@ def known(folder: pathlib.Path) -> list[str]:
 def is_done(folder: pathlib.Path, name: str) -> bool:
   """Whether a cell is finished."""
   return path(folder, name).exists()
+
+
+def finished(
+  folder: pathlib.Path, cells: Sequence[Cell], others: bool = False
+) -> list[str]:
+  """Returns the names of cells that are finished, in order.
+
+  Args:
+    folder: of the cells.
+    cells: a recipe's.
+    others: also those of the folder that are not among them: a study that is
+      interrupted then leaves a table of all that it has.
+  """
+  names = list(dict.fromkeys(c.id for c in cells))
+  if others:
+    names = list(dict.fromkeys([*names, *known(folder)]))
+  return [n for n in names if is_done(folder, n)]
+
+
+def check_ids(ids: Sequence[str]) -> None:
+  """Raises ValueError if two runs have the same name."""
+  if twice := [n for n, count in Counter(ids).items() if count > 1]:
+    raise ValueError(
+      f'tasks, methods, rates: two runs would have the name {min(twice)}. Give '
+      'tasks other names than those that differ in punctuation alone, and '
+      'rates of up to 6 digits.'
+    )
 
 
 def read(folder: pathlib.Path, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -167,6 +196,29 @@ def _check_done(where: Stage, cells: Sequence[Cell]) -> None:
     )
 
 
+def check_parents(
+  folder: pathlib.Path, bank: epath.Path, entries: Iterable[str]
+) -> None:
+  """Raises ValueError if finished cells started from other entries.
+
+  Two banks may have entries of the same names.
+
+  Args:
+    folder: of the cells.
+    bank: where new cells will find what they start from.
+    entries: names in it; those that are not there yet do not count.
+  """
+  sums = {n: store.phi_sum(bank / n) for n in entries if (bank / n).exists()}
+  for name in known(folder):
+    for entry, found in record(folder, name).get('parents', {}).items():
+      if found and sums.get(entry, found) != found:
+        raise ValueError(
+          f'bank: expected the {entry} that {path(folder, name)} started from, '
+          f'with checksum {found[:16]}, found one in {bank} with '
+          f'{sums[entry][:16]}. Name the bank that it was, or another folder.'
+        )
+
+
 def _train(where: Stage, members: Sequence[Cell], place, label: str):
   """Trains the rows of one stack; returns a result for each."""
   specs, used = [], {}
@@ -214,6 +266,7 @@ def _store(where: Stage, cell: Cell, result: stack.RowResult) -> None:
     )
   extra = {
     'data': cell.data.record['checksum'],
+    'parents': {p.name: store.phi_sum(p) for p in cell.parents},
     'metrics': result.test,
     'stopped': result.stopped,
     'history': result.history,
@@ -234,7 +287,7 @@ def _card(where: Stage, cell: Cell, row, metrics) -> dict[str, Any]:
     **row,
     'method': method.name,
     'settings': dict(method.settings),
-    'parents': list(cell.parents),
+    'parents': [place.name for place in cell.parents],
     'backbone': where.backbone.name,
     'fingerprint': where.backbone.fingerprint,
     'vocabulary': where.backbone.vocabulary.sha256,

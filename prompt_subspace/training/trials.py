@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from prompt_subspace.deltas import METHODS
 from prompt_subspace.deltas.base import check_list, check_seeds, positive
-from prompt_subspace.training import spec, tune
+from prompt_subspace.training import cells, spec, tune
 
 Methods = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -93,7 +93,7 @@ def trials_of(tasks, variants, seeds, rates) -> dict[Choice, list[Trial]]:
     for task in tasks
     for seed in seeds
   }
-  tune.check_ids([trial_name(c, t) for c, tried in out.items() for t in tried])
+  cells.check_ids([trial_name(c, t) for c, tried in out.items() for t in tried])
   return out
 
 

@@ -147,18 +147,8 @@ def _runs(tasks, library, seeds, rates) -> list[Run]:
     for rate in rates_of(rates, method)
   ]
   runs = list(dict.fromkeys(runs))
-  check_ids([run.id for run in runs])
+  cells.check_ids([run.id for run in runs])
   return runs
-
-
-def check_ids(ids: Sequence[str]) -> None:
-  """Raises ValueError if two runs have the same name."""
-  if twice := sorted({i for i in ids if ids.count(i) > 1}):
-    raise ValueError(
-      f'tasks, methods, rates: two runs would have the name {twice[0]}. Give '
-      'tasks other names than those that differ in punctuation alone, and '
-      'rates of up to 6 digits.'
-    )
 
 
 def _identity(where: Stage, loaded, shots) -> dict[str, Any]:

@@ -28,7 +28,12 @@ import optax
 from jaxtyping import Array, Float
 
 from prompt_subspace import trees
-from prompt_subspace.deltas.base import Method, check_names
+from prompt_subspace.deltas.base import (
+  Method,
+  check_names,
+  check_rates,
+  positive,
+)
 from prompt_subspace.objectives import Objective
 from prompt_subspace.reparams.base import Reparam
 from prompt_subspace.training import episodes
@@ -75,6 +80,11 @@ def check(how: Joint, held: Mapping[str, Side]) -> None:
   """Raises ValueError if a choice is unknown, or does not go with the maps."""
   check_names('pipeline', (how.pipeline,), PIPELINES)
   check_names('target', (how.target,), TARGETS)
+  positive('episodes', how.episodes)
+  check_rates('code_rate', [how.code_rate])
+  for name, value in (('weight', how.weight), ('spread', how.spread)):
+    if value < 0:
+      raise ValueError(f'{name}: expected at least 0, found {value!r}.')
   if how.order is not None and sorted(how.order) != sorted(held):
     raise ValueError(
       f'order: expected each of {sorted(held)} once, found {how.order}.'

@@ -302,7 +302,7 @@ def inside_cells(
       start=start,
       template=study.templates[task],
       facts=_facts(study, 'inside', task, space),
-      parents=(f'maps-{space.id}',),
+      parents=(study.base.bank / f'maps-{space.id}',),
     )
     for rate in study.inside_rates
   ]

@@ -21,7 +21,7 @@ from prompt_subspace.deltas.base import (
 )
 from prompt_subspace.evaluation import predict
 from prompt_subspace.reparams.base import Reparam
-from prompt_subspace.training import job, optimizers, spec, stage
+from prompt_subspace.training import cells, job, optimizers, spec, stage
 from prompt_subspace.unified import joint, spaces, transfer, work
 from prompt_subspace.unified.joint import Joint
 from prompt_subspace.unified.landscape import Look
@@ -106,12 +106,22 @@ def unify(
   check_list('groups', list(asked), of='group')
   check_list('sizes', sizes, of='number')
   check_seeds('seeds', seeds)
+  sizes, seeds = list(dict.fromkeys(sizes)), list(dict.fromkeys(seeds))
   check_rates('inside_rates', inside_rates)
+  check_rates('rate', [rate])
+  if spread < 0:
+    raise ValueError(f'spread: expected at least 0, found {spread!r}.')
   check_names('choose_by', (choose_by,), transfer.CHOICES)
   for size in sizes:
     positive('sizes', size)
   for settings in (approximation, inside):
     spec.check(settings)
+  if inside.test_examples != original.test_examples:
+    raise ValueError(
+      'inside.test_examples: expected those of original, '
+      f'{original.test_examples}, found {inside.test_examples}: recovery '
+      'divides the scores of the one by those of the other.'
+    )
   names = tuple(
     dict.fromkeys(n for g in asked.values() for n in (*g.train, *g.unseen))
   )
@@ -170,7 +180,8 @@ def unify(
       how, {n: s._replace(reparam=by_type[n]) for n, s in some.items()}
     )
   _check_look(look, study)
-  identity = _identity(study, look)
+  cells.check_ids([cell.id for cell in work.known_cells(study)])
+  identity = _identity(study)
   job.check(base.folder, identity)
   overlaps, notes = [], []
   for group in chosen.values():
@@ -275,10 +286,16 @@ def _check_look(look: Look, study: Study) -> None:
     raise ValueError(
       'look.sizes: expected spaces of two dimensions or more, found one of 1.'
     )
+  if look.examples != study.base.settings.validation_examples:
+    raise ValueError(
+      'look.examples: expected the validation_examples of original, '
+      f'{study.base.settings.validation_examples}, found {look.examples}: '
+      'points are shown beside the scores of own solutions.'
+    )
   _ = look.points
 
 
-def _identity(study: Study, look: Look) -> dict[str, Any]:
+def _identity(study: Study) -> dict[str, Any]:
   """What decides the numbers; a folder of others is not continued."""
   shared = stage.identity(study.base)
   settings = {
@@ -297,7 +314,6 @@ def _identity(study: Study, look: Look) -> dict[str, Any]:
     'inside_rates': study.inside_rates,
     'joint_rate': study.joint_rate,
     'spread': study.spread,
-    'landscape_examples': look.examples,
     'choose_by': study.choose_by,
     'kinds': {
       name: {n: {'name': r.name, **r.settings} for n, r in by_type.items()}

@@ -132,7 +132,8 @@ def run(study: Study, identity: Mapping[str, Any], look: Look) -> None:
 
   def finish(where, wanted, title):
     made.extend(wanted)
-    cells.run(where, wanted, functools.partial(_collect, study, made), title)
+    after = functools.partial(_collect, study, made, others=True)
+    cells.run(where, wanted, after, title)
 
   finish(study.base, _originals(study), 'originals ')
   drawn = []
@@ -155,9 +156,9 @@ def run(study: Study, identity: Mapping[str, Any], look: Look) -> None:
   results.write_csv(path, drawn, columns.LANDSCAPES)
 
 
-def _collect(study: Study, made: Sequence[Cell]) -> None:
+def _collect(study: Study, made: Sequence[Cell], others: bool = False) -> None:
   """Writes results.csv of the cells so far."""
-  done = [c.id for c in made if cells.is_done(study.folder, c.id)]
+  done = cells.finished(study.folder, made, others)
   rows = [
     {'cell': name, **row}
     for name, row in zip(done, cells.read(study.folder, done), strict=True)

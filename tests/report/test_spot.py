@@ -1,6 +1,7 @@
 """The report of a transfer study, from files as a study writes them."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -192,9 +193,49 @@ def test_tasks_that_are_alike_are_drawn_beside_one_another(text, folder):
   np.testing.assert_array_equal(np.diag(by_task), 1.0)
 
 
-def test_a_study_of_one_seed_and_one_policy_is_shown(folder, tmp_path):
-  import shutil
+def changed(folder, place, change):
+  """A copy of a study with other outcomes."""
+  copy = shutil.copytree(folder, place)
+  rows = results.read_csv(copy / 'policies.csv', work.OUTCOMES)
+  results.write_csv(copy / 'policies.csv', change(rows), work.OUTCOMES)
+  return copy
 
+
+def test_the_best_policy_is_by_the_similarity_of_the_study(folder, tmp_path):
+  def change(rows):
+    return [r | {'test': 99.0} if r['metric'] == 'token' else r for r in rows]
+
+  other = changed(folder, tmp_path / 'new', change)
+  spot.report(other)
+  shown = words.shown(other)
+  assert '+12.0' in shown[: shown.index('Test score by target')]
+
+
+def test_an_average_is_of_all_targets_or_none(folder, tmp_path):
+  def change(rows):
+    return [
+      r for r in rows if (r['target'], r['policy']) != (TARGETS[0], 'best-3')
+    ]
+
+  found = spot_tables.read(changed(folder, tmp_path / 'new', change))
+  head, *_, last = spot_tables.target_grid(found)
+  assert last[head.index('best-3')] == '-' != last[head.index('best-1')]
+
+
+def test_a_task_on_both_sides_is_shown_by_its_source_prompt(folder, tmp_path):
+  from prompt_subspace.report import spot_pictures
+
+  copy = shutil.copytree(folder, tmp_path / 'new')
+  rows = results.read_csv(copy / 'results.csv', work.CELLS)
+  for row in rows:
+    if row['stage'] == 'scratch' and row['task'] == 'books':
+      row['task'] = 'films'
+  results.write_csv(copy / 'results.csv', rows, work.CELLS)
+  *_, labels = spot_pictures._task_similarities(spot_tables.read(copy))
+  assert len(labels) == len(set(labels)) == 8
+
+
+def test_a_study_of_one_seed_and_one_policy_is_shown(folder, tmp_path):
   small = shutil.copytree(folder, tmp_path / 'small')
   cells = results.read_csv(small / 'results.csv', work.CELLS)
   kept = [

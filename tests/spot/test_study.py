@@ -1,6 +1,7 @@
 """The transfer study: what is run, from where, what counts, what is kept."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from prompt_subspace import deltas, reparams
 from prompt_subspace.bank import similarity, store
+from prompt_subspace.data import tasks
 from prompt_subspace.reparams import subspace
 from prompt_subspace.spot import plan, study
 from prompt_subspace.training import spec, stack
@@ -169,6 +171,54 @@ def test_after_a_failure_only_what_is_missing_is_run(
     assert broken == undisturbed
 
 
+def test_what_is_named_twice_is_made_and_listed_once(tmp_path, make, fake):
+  make(tmp_path / 'once').run()
+  make(
+    tmp_path / 'twice',
+    targets=[*TARGETS, *TARGETS],
+    sources=[SOURCES[0], *SOURCES],
+    seeds=[0, 1, 0],
+  ).run()
+  for name in ('results.csv', 'similarities.csv', 'policies.csv'):
+    one, two = ((tmp_path / n / name).read_bytes() for n in ('once', 'twice'))
+    assert one == two
+
+
+def test_tasks_that_would_share_their_runs_are_refused(tmp_path, make):
+  for name, task in (('a b', 'reviews'), ('a_b', 'topics')):
+    shutil.copytree(tasks.DEMO / task, tmp_path / 'data' / name)
+  with pytest.raises(
+    ValueError, match='two runs would have the name scratch-a'
+  ):
+    make(
+      tmp_path / 'new',
+      data_dir=str(tmp_path / 'data'),
+      targets=['a b', 'a_b'],
+      sources=['a_b', 'a b'][:1],
+      policy_names=['best-1'],
+    )
+
+
+def test_a_study_that_is_interrupted_keeps_its_table(
+  tmp_path, make, fake, monkeypatch
+):
+  make(tmp_path, targets=TARGETS[:1]).run()
+  before = {row['cell'] for row in table(tmp_path)}
+  made, calls = stack.train_stack, []
+
+  def failing(*args):
+    calls.append(args)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return made(*args)
+
+  monkeypatch.setattr(stack, 'train_stack', failing)
+  with pytest.raises(KeyboardInterrupt):
+    make(tmp_path).run()
+  after = {row['cell'] for row in table(tmp_path)}
+  assert before < after
+
+
 # -- from where
 
 
@@ -287,11 +337,14 @@ def test_a_folder_keeps_to_the_prompts_that_it_began_with(tmp_path, make, fake):
   asked = shared | {'sources': None}
   make(tmp_path / 'second', bank=str(bank), **asked).run()
   # entries of the same names in another bank, or what is there of them anew
-  with pytest.raises(ValueError, match='prompts.source-reviews-s0: it was'):
+  with pytest.raises(ValueError, match='bank: expected the source-'):
     make(tmp_path / 'second', bank=str(tmp_path / 'other'), **asked)
   with pytest.raises(ValueError, match='bank: .*would be replaced'):
     store.write(bank / entry.name, other, entry.card | {'rate': 9.0})
     make(tmp_path / 'first', **shared)
+  # nor those of a bank after own ones, or own ones after those of a bank
+  with pytest.raises(ValueError, match='bank: expected the source-'):
+    make(tmp_path / 'first', bank=str(tmp_path / 'other'), **asked)
   with pytest.raises(ValueError, match='bank: expected the prompts that'):
     make(tmp_path / 'first', bank=str(tmp_path / 'none'), **shared)
 
@@ -399,7 +452,7 @@ def test_a_bank_is_not_written_over_by_another_study(tmp_path, make, fake):
   for changes in (
     {'source': SIDE._replace(rate=0.1)},
     {'source': SIDE._replace(settings=SETTINGS._replace(steps=6))},
-    {'method': deltas.prompt(length=3, start='labels')},
+    {'method': deltas.prompt(length=3, start='uniform')},
   ):
     with pytest.raises(ValueError, match='bank: .*would be replaced'):
       make(tmp_path / 'third', **asked | changes)
@@ -537,6 +590,24 @@ MISTAKES = {
   'pairing: expected names among': {'pairing': 'nosuch'},
   'unknown task .nosuch': {'sources': ['nosuch']},
   "the tasks of 'mrqa' has data": {'sources': ['mrqa']},
+  'sources: expected a source prompt for every target': {
+    'sources': ['questions'],
+    'targets': ['questions'],
+    'policy_names': ['oracle'],
+  },
+  'limit: expected a whole number >= 1': {'limit': 0},
+  'held_out: expected a whole number >= 1': {'held_out': -1},
+  'scratch: expected a method whose phi is that of .prompt': {
+    'scratch': deltas.prompt(length=5)
+  },
+  'scratch: expected a method whose phi is .*encoder  .5, 16': {
+    'method': deltas.prompt(length=5),
+    'scratch': deltas.lora(rank=2),
+  },
+  'wide.settings.test_examples: expected those of target, 8, found None': {
+    'baselines': ['full'],
+    'wide': study.Side(SETTINGS._replace(test_examples=None), rate=1e-3),
+  },
   'embedding_step: expected a multiple': {
     'target': study.Side(SETTINGS._replace(embedding_step=3))
   },

@@ -270,7 +270,6 @@ def test_the_code_is_chosen_by_validation_of_the_type_that_uses_it(
   [
     ({'inside_rates': [0.05]}, 'inside_rates'),
     ({'rates': [0.1]}, 'rates.adapter'),
-    ({'look': ONE['look']._replace(examples=7)}, 'landscape_examples'),
   ],
 )
 def test_what_choices_are_among_cannot_change_in_a_folder(
@@ -419,6 +418,19 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, make):
     ({'look': Look(maps=['fastfood'])}, 'look.maps'),
     ({'look': Look(maps=['linear'], types=('lora',))}, 'look.types'),
     ({'how': Joint(pipeline='middle')}, 'pipeline'),
+    ({'how': Joint(episodes=0)}, 'episodes: expected a whole number'),
+    ({'how': Joint(code_rate=-5)}, 'code_rate: expected numbers above 0'),
+    ({'how': Joint(weight=-1)}, 'weight: expected at least 0'),
+    ({'rate': -1}, 'rate: expected numbers above 0'),
+    ({'spread': -1}, 'spread: expected at least 0'),
+    (
+      {'inside': SETTINGS._replace(test_examples=4)},
+      'inside.test_examples: expected those of original, .* found 4',
+    ),
+    (
+      {'look': Look(maps=['linear'], examples=4)},
+      'look.examples: expected the validation_examples of original',
+    ),
   ):
     with pytest.raises(ValueError, match=said):
       make(tmp_path, **changes)
