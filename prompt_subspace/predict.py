@@ -269,7 +269,9 @@ def _tokens(texts: Sequence[Sequence[str]], vocabulary) -> np.ndarray:
 def _method(card: Mapping[str, Any], backbone: Backbone) -> deltas.Method:
   """The method of a stored delta, with its constants."""
   try:
-    return deltas.bound(_made(card), backbones.setting(backbone))
+    method = deltas.bound(_made(card), backbones.setting(backbone))
+    store.check_method(card, method)
+    return method
   except TypeError as error:  # no such argument
     raise ValueError(
       f'delta: expected settings of {card["method"]}, found '

@@ -24,6 +24,8 @@ from safetensors import numpy as safetensors_numpy
 from prompt_subspace import trees
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import files
+from prompt_subspace.deltas import base
+from prompt_subspace.deltas.base import Method
 
 REQUIRED = ('task', 'method', 'settings', 'backbone', 'fingerprint')
 CARD = 'card.json'
@@ -231,6 +233,26 @@ def _left_over(path: epath.Path) -> str:
       f'rename it to {older}'
     )
   return 'left by an interrupted write; remove it'
+
+
+def check_method(card: Mapping[str, Any], method: Method) -> None:
+  """Checks that a method makes of a stored phi what it was trained as.
+
+  Args:
+    card: of the entry.
+    method: bound, made again from the card.
+
+  Raises:
+    ValueError: it reads phi otherwise: a table or a map that the card names is
+      not what it was.
+  """
+  if other := base.differing(method, method.name, card['settings']):
+    texts = [f'{n} was {was!r}, is {now!r}' for n, (was, now) in other.items()]
+    raise ValueError(
+      f'delta of {card["task"]!r}: expected {card["method"]} as it was '
+      f'trained, found other settings: {"; ".join(texts)}. Restore what they '
+      'are made from, such as the table that the card names.'
+    )
 
 
 def check_backbone(entry: Entry, backbone: Backbone) -> None:

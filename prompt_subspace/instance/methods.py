@@ -199,7 +199,11 @@ def make(name: str, **settings) -> Method:
     ValueError: the name is unknown.
   """
   check_names('method', (name,), tuple(METHODS))
-  found = {k: v for k, v in settings.items() if k not in ('table', 'width')}
+  found = {
+    k: v
+    for k, v in settings.items()
+    if k not in ('table', 'start_table', 'width')
+  }
   return METHODS[name](**found)
 
 
@@ -229,12 +233,17 @@ def _rows(name, table_of, settings, length, base, hard, hidden, layers):
       short = jnp.pad(tokens[:, :length], ((0, 0), (0, length)))[:, :length]
       return jnp.take(phi['table'], short, axis=0)
 
+    start = {}
+    if settings.get('source'):  # what is at that place may be another one later
+      start = {
+        'start_table': trees.fingerprint({'table': table_of(None, setting)})
+      }
     made = _on_base(init, vectors, length, base, hidden, layers)
     return made._replace(
       name=name,
-      settings=known,
+      settings=known | start,
       constants={'hard': _hard(hard, setting)},
-      starting=('scale', 'source'),
+      starting=('scale', 'source', 'start_table'),
     )
 
   known = settings | _shared(length, base, hard, hidden, layers)

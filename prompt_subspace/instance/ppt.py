@@ -11,12 +11,14 @@ Source: Gu et al. 2022, "PPT: Pre-trained Prompt Tuning for Few-shot Learning",
 section 3.2 (sentence-pair classification).
 """
 
+import itertools
 import json
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from etils import epath
 
 from prompt_subspace import deltas
@@ -128,7 +130,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _divide(documents, counts, seed):
-  """Gives each split documents of its own, by its share of the examples."""
+  """Gives each split two documents of its own or more, by its share."""
   usable = [d for d in documents if len(d) > 3]
   if len(usable) < 10:
     raise ValueError(
@@ -136,12 +138,17 @@ def _divide(documents, counts, seed):
       f'found {len(usable)}. Give more text.'
     )
   shuffled = [usable[i] for i in order(len(usable), 'ppt', seed)]
-  whole, first, out = sum(counts.values()), 0.0, {}
-  for split, count in counts.items():
-    last = first + count * len(shuffled) / whole
-    out[split] = shuffled[round(first) : max(round(last), round(first) + 2)]
-    first = last
-  return out
+  shares = np.cumsum(list(counts.values())) / sum(counts.values())
+  ends, splits = [0], len(counts)
+  for number, share in enumerate(shares, start=1):
+    end = max(round(share * len(shuffled)), ends[-1] + 2)
+    # two are left for each of the others
+    ends.append(min(end, len(shuffled) - 2 * (splits - number)))
+  parts = itertools.pairwise(ends)
+  return {
+    split: shuffled[first:last]
+    for split, (first, last) in zip(counts, parts, strict=True)
+  }
 
 
 def _pairs(documents, count: int, seed: int, split: str) -> Iterator[Pair]:

@@ -138,7 +138,10 @@ def look(
       method = deltas.bound(
         methods.make(entry.card['method'], **entry.card['settings']), setting
       )
+      store.check_method(entry.card, method)
+      # without the words before them, which are the same for all
       vectors = prompts(method, entry.phi, tokens)
+      vectors = vectors[:, len(method.constants['hard']) :]
     embeddings = {'backbone': sentences(backbone, tokens)}
     if not plain:
       embeddings['prompt'] = vectors.mean(axis=1)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from prompt_subspace import deltas
+from prompt_subspace import deltas, trees
 from prompt_subspace.instance import classifier, methods
 from tests import sample
 
@@ -79,6 +79,10 @@ def test_strategies_start_from_the_table(finished, small):
   made = deltas.bound(methods.pretrained(str(finished), length=2), setting)
   phi = made.init(jax.random.key(0), setting)
   np.testing.assert_array_equal(phi['table'], table)
+  # which table it was is part of a folder's identity, not of what phi means
+  mark = trees.fingerprint({'table': phi['table']})
+  assert made.settings['start_table'] == mark
+  assert 'start_table' in made.starting
   frozen = deltas.bound(
     methods.encoder('mlp', str(finished), length=2, budget=0.2), setting
   )

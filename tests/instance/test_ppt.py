@@ -47,6 +47,18 @@ def test_labels_are_true_and_balanced(texts, tmp_path):
       assert label == truth and (d, s) != (e, t)
 
 
+@pytest.mark.parametrize('count', [10, 12, 16, 20, 23, 200])
+def test_few_documents_are_divided_too(count):
+  documents = [[f'{d} {s}' for s in range(4)] for d in range(count)]
+  found = ppt._divide(
+    documents, {'train': 2000, 'validation': 200, 'test': 200}, seed=0
+  )
+  each = {split: {d[0] for d in part} for split, part in found.items()}
+  assert len(set.union(*each.values())) == sum(map(len, each.values())) == count
+  assert min(map(len, each.values())) >= 2
+  assert len(each['train']) >= count - 2 * max(2, round(count / 12) + 1)
+
+
 def test_splits_share_no_document(texts, tmp_path):
   folder = tmp_path / 'next'
   ppt.next_sentences(texts, str(folder), train=60, held_out=30).run()

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_subspace import deltas
+from prompt_subspace import deltas, predict
 from prompt_subspace.bank import store
 from prompt_subspace.instance import methods, understand
 from prompt_subspace.report import instance
@@ -125,6 +125,47 @@ def test_words_of_the_prompt_are_its_nearest(finished):
       for w in own
       if w['token'] in others
     )
+
+
+def test_words_before_the_prompt_are_not_among_its_nearest(small, tmp_path):
+  settings = sample.setting(small, encode=small.vocabulary.encode)
+  method = deltas.bound(methods.random(length=3, hard='snow'), settings)
+  card = {
+    'task': 'reviews',
+    'method': method.name,
+    'settings': dict(method.settings),
+    'backbone': small.name,
+    'fingerprint': small.fingerprint,
+  }
+  phi = method.init(jax.random.key(0), settings)
+  store.write(tmp_path / 'one', jax.tree.map(np.asarray, phi), card)
+  out = tmp_path / 'out'
+  understand.look(
+    str(tmp_path / 'one'), TASKS, str(out), small, examples=12, max_input=24
+  ).run()
+  assert max(float(w['similarity']) for w in rows(out, 'words.csv')) < 0.999
+
+
+def test_a_delta_is_not_read_with_another_table(small, tmp_path):
+  settings = sample.setting(small)
+  method = deltas.bound(methods.encoder(length=3, budget=0.2), settings)
+  card = {
+    'task': 'reviews',
+    'method': method.name,
+    'settings': {**method.settings, 'table': 'another'},
+    'backbone': small.name,
+    'fingerprint': small.fingerprint,
+  }
+  phi = method.init(jax.random.key(0), settings)
+  store.write(tmp_path / 'one', jax.tree.map(np.asarray, phi), card)
+  found = store.read(tmp_path / 'one')
+  said = "ipt_encoder as it was .* table was 'another', is '"
+  with pytest.raises(ValueError, match=said):
+    understand.look(
+      str(tmp_path / 'one'), TASKS, str(tmp_path / 'out'), small, examples=12
+    ).run()
+  with pytest.raises(ValueError, match=said):
+    predict.answer([predict.Request(0, 'tea')], [found], small)
 
 
 def test_the_silhouette_is_that_of_known_groups():
