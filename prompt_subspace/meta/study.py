@@ -310,13 +310,17 @@ def _upstream(base: Stage, method: Method, learner: Learner) -> Stage:
 
 
 def _look(study: Study, look: Look, folder) -> None:
-  """Writes diagnostics.csv, once."""
+  """Writes diagnostics.csv, once: of MAML, or the first with inner steps."""
   path = folder / 'diagnostics.csv'
+  inner = [
+    name for name, how in study.upstream.items() if how.where.algorithm.episodes
+  ]
+  if not inner or path.exists():
+    return
+  how = study.upstream['maml' if 'maml' in inner else inner[0]]
   union = study.unions[study.learned[0]]
-  how = study.upstream.get('maml') or next(iter(study.upstream.values()), None)
-  if how is not None and not path.exists():
-    found = diagnostics.look(how.where, study.method, union, look)
-    results.write_csv(path, found, columns.DIAGNOSTICS)
+  found = diagnostics.look(how.where, study.method, union, look)
+  results.write_csv(path, found, columns.DIAGNOSTICS)
 
 
 def _identity(study: Study, shots, source_shots, look: Look) -> dict[str, Any]:

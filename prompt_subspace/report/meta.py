@@ -10,13 +10,16 @@ from collections.abc import Mapping
 
 from prompt_subspace.evaluation import intervals
 from prompt_subspace.meta import analysis, diagnostics
-from prompt_subspace.report import meta_pictures, meta_tables, page, tables
+from prompt_subspace.report import (
+  meta_pictures,
+  meta_sweep,
+  meta_tables,
+  page,
+  tables,
+)
 from prompt_subspace.report.meta_pictures import PAPER_RATE
-from prompt_subspace.report.meta_sweep import sweep
 from prompt_subspace.report.meta_tables import Found, label
 from prompt_subspace.report.page import Headline, Page, Picture, Section, Table
-
-__all__ = ['report', 'sweep']
 
 
 def report(folder: pathlib.Path) -> str:
@@ -39,6 +42,21 @@ def report(folder: pathlib.Path) -> str:
     f'report     {path}',
   ]
   return '\n\n'.join(part for part in parts if part)
+
+
+def sweep(folder: pathlib.Path) -> str:
+  """Returns the table of a sweep's ARG; writes its tables and its page, and
+  those of each of its studies.
+
+  Args:
+    folder: with sweep.json and the studies.
+
+  Raises:
+    ValueError: see `meta_sweep.read`.
+  """
+  for study in meta_sweep.read(pathlib.Path(folder)).studies:
+    report(study.folder)
+  return meta_sweep.sweep(folder)
 
 
 def _page(found: Found, pictures: Mapping[str, Picture]) -> Page:

@@ -9,7 +9,7 @@ folder with sweep.json, {"name": "shots", "values": [16, 32], "folders":
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -33,12 +33,14 @@ class Sweep(NamedTuple):
     name: of the setting.
     values: of the setting, numbers or others.
     studies: one per value.
+    record: what the results depend on.
   """
 
   folder: pathlib.Path
   name: str
   values: tuple[Any, ...]
   studies: tuple[Found, ...]
+  record: Mapping[str, Any]
 
   @property
   def algorithms(self) -> list[str]:
@@ -108,7 +110,9 @@ def read(folder: pathlib.Path) -> Sweep:
   if _numeric(values):
     pairs.sort(key=lambda pair: pair[0])
   studies = tuple(meta_tables.read(folder / study) for _, study in pairs)
-  return Sweep(folder, name, tuple(v for v, _ in pairs), studies)
+  path = folder / 'record.json'
+  about = json.loads(path.read_text('utf-8')) if path.exists() else {}
+  return Sweep(folder, name, tuple(v for v, _ in pairs), studies, about)
 
 
 def _numeric(values: Sequence[Any]) -> bool:
@@ -228,7 +232,7 @@ def _page(found: Sweep, grid: tables.Grid, note: str) -> Page:
       Section(f'What {found.name} changes', note, content),
       Section('Studies', '', [Table('Each has its own report', places)]),
     ],
-    found.studies[0].record,
+    found.record,
   )
 
 

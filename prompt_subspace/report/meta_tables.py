@@ -246,16 +246,13 @@ def left_out(found: Found) -> str:
 def curve_grid(found: Sequence[analysis.Curve]) -> list[list]:
   """How fast each algorithm's start is tuned."""
   reached = analysis.steps_to_base(found)
-  grid = [['algorithm', 'at the start', 'best', 'at step', "at PT's best by"]]
+  grid = [['algorithm', 'best', 'at step', "at PT's best by"]]
   for c in found:
     if c.steps:
       best = int(c.mean.argmax())
       step = reached.get(c.algorithm)
       by = 'never' if reached and step is None else step
-      start = float(c.mean[0]) if c.steps[0] == 0 else None
-      grid.append(
-        [label(c.algorithm), start, float(c.mean[best]), c.steps[best], by]
-      )
+      grid.append([label(c.algorithm), float(c.mean[best]), c.steps[best], by])
   return grid if reached else [line[:-1] for line in grid]
 
 

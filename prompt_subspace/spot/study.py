@@ -214,10 +214,11 @@ def transfer(
   )
   cells.check_ids([cell.id for cell in work.known_cells(asked_work)])
   policies.check(asked, work.candidates_least(asked_work))
-  trained = dict.fromkeys([*plain, *sum(members.values(), ())])
-  overlaps = overlap.told(
-    {n: found[n] for n in trained}, {n: found[n] for n in targets}
-  )
+  trained = {n: found[n] for n in (*plain, *sum(members.values(), ()))}
+  if sources is None:  # of the bank's prompts, the tasks whose data is here
+    names = {p.task for p in prompts if _has_data(p.task, data_dir)}
+    trained = {n: task_names.find(n, data_dir) for n in sorted(names)}
+  overlaps = overlap.told(trained, {n: found[n] for n in targets})
   return job.Job(
     folder=base.folder,
     plan=work.describe(asked_work, whole, overlaps),

@@ -311,6 +311,16 @@ def test_displacement_and_cosine_are_logged(run):
   assert 'displacement' not in history('mtl-s0')[-1]
 
 
+def test_diagnostics_wait_for_an_algorithm_with_inner_steps(
+  tmp_path, make, fake
+):
+  look = Look(inner_rates=(1e-3,), inner_steps=(1,), episodes=1)
+  make(tmp_path, algorithm_names=['pt', 'mtl'], look=look).run()
+  assert not (tmp_path / 'diagnostics.csv').exists()
+  make(tmp_path, algorithm_names=['pt', 'mtl', 'maml'], look=look).run()
+  assert len(table(tmp_path, 'diagnostics.csv')) == 1
+
+
 def test_diagnostics_tell_a_rate_that_moves_nothing(run):
   small, large = table(run, 'diagnostics.csv')
   numbers = {

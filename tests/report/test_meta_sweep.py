@@ -19,6 +19,7 @@ def sweep_folder(folder, values, name='shots'):
       for (t, a), tests in SCORES.items()
     }
     write(folder / study, scores)
+  (folder / 'record.json').write_text('{"fingerprint": "of the sweep"}')
   record = {'name': name, 'values': values, 'folders': folders}
   (folder / 'sweep.json').write_text(json.dumps(record))
   return folder
@@ -39,7 +40,10 @@ def test_a_sweep_shows_gains_against_the_value(tmp_path):
   assert rows[0]['name'] == 'shots' and found['16', 'pt'] == ''
   assert '| MAML' in (tmp_path / 'sweep.md').read_text()
   assert pictures(tmp_path) == {'sweep'}
-  assert '+44.4 %' in shown(tmp_path)
+  # and a page for each study
+  for study in ('shots=16', 'shots=128'):
+    assert 'Target by target' in shown(tmp_path / study)
+  assert '+44.4 %' in shown(tmp_path) and 'of the sweep' in shown(tmp_path)
 
 
 def test_numbers_are_on_an_axis_and_other_values_in_groups(tmp_path):

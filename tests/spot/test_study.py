@@ -655,17 +655,21 @@ def test_names_of_cells_are_their_combination():
 
 
 def test_texts_that_are_trained_on_and_tested_are_told(
-  tmp_path, make, overlapping
+  tmp_path, make, overlapping, fake
 ):
-  job = make(
-    tmp_path / 'out',
-    data_dir=str(overlapping),
-    sources=['reviews'],
-    targets=['copied'],
-    policy_names=['best-1'],
-  )
+  asked = {
+    'data_dir': str(overlapping),
+    'targets': ['copied'],
+    'policy_names': ['best-1'],
+  }
+  job = make(tmp_path / 'out', sources=['reviews'], **asked)
   told = (
     '98 % of the test examples of copied have a text that reviews trains on'
   )
   assert f'overlap    {told}' in job.plan
   assert job.record['overlaps'] == [told]
+  # so are those of a bank's prompts
+  job.run()
+  bank = str(tmp_path / 'out' / 'bank')
+  other = make(tmp_path / 'other', sources=None, bank=bank, **asked)
+  assert other.record['overlaps'] == [told]
