@@ -5,10 +5,11 @@
 
 One input per line. A line is the text that the task's template makes, or a
 JSON object of the task's columns, which the template then renders; for a
-multiple choice it brings the candidates, which are then ranked. With several
-deltas every input is answered by each of them; a line that begins with the
-name of a delta and a tab is answered by that one alone. Deltas of one method
-run in one batch, each example with its own.
+multiple choice it brings the candidates, which are then ranked. Inputs are cut
+to the length that training cut them to. With several deltas every input is
+answered by each of them; a line that begins with the name of a delta and a tab
+is answered by that one alone. Deltas of one method run in one batch, each
+example with its own.
 """
 
 import argparse
@@ -16,24 +17,22 @@ import importlib
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_subspace import deltas, reparams, trees
+from prompt_subspace import deltas, trees
 from prompt_subspace.backbone import decode, forward, sites
-from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
 from prompt_subspace.bank import store
 from prompt_subspace.data import batches, files
 from prompt_subspace.data.templates import Template
 from prompt_subspace.deltas.base import positive
 from prompt_subspace.evaluation import predict
-from prompt_subspace.instance import methods as strategies
-from prompt_subspace.reparams import subspace
+from prompt_subspace.instance import stored
 from prompt_subspace.training import mesh as meshes
 from prompt_subspace.vocabulary import EOS
 
@@ -94,7 +93,12 @@ def _rendered(line: str, entry: store.Entry) -> tuple[str, tuple[str, ...]]:
       f'expected a text, found columns, and {entry.name} has no template.'
     )
   template = Template(**_tuples(entry.card['template']))
-  row = {n: files.as_text(x) for n, x in json.loads(line).items()}
+  try:
+    row = {n: files.as_text(x) for n, x in json.loads(line).items()}
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f'expected a JSON object of columns, as it begins with a brace: {error}.'
+    ) from error
   if missing := [c for c in _input_columns(template) if c not in row]:
     raise ValueError(f'expected the columns of the task, missing {missing}.')
   # as in training, where such a row is an error
@@ -133,7 +137,10 @@ def answer(
 
   Returns:
     For each request {'delta', 'task', 'input', 'output'}, and `scores` (text
-    -> log-probability) where the task has labels or the request has choices.
+    -> log-probability) where the task has labels or the request has choices;
+    `label`, what the column of the task's files holds, where its template maps
+    that to other texts. Inputs are cut to `max_input` of the card; of those
+    that were, `cut` is True.
   """
   positive('batch_size', batch_size)
   positive('length', length)
@@ -154,10 +161,14 @@ def answer(
     ]
     if not wanted:
       continue
+    tokens = [backbone.vocabulary.encode(requests[i].text) for i in wanted]
+    whole = [len(t) + 1 for t in tokens]
     tokens = [
-      [*backbone.vocabulary.encode(requests[i].text), EOS] for i in wanted
+      _cut(t, entries[requests[i].delta].card.get('max_input'))
+      for t, i in zip(tokens, wanted, strict=True)
     ]
     lengths = np.array([len(t) for t in tokens])
+    cut = {i for i, n in enumerate(lengths) if n < whole[i]}
     run = _runner([entries[i] for i in members], backbone, length)
     edges = batches.choose_edges(lengths, 3)
     for width, chosen in batches.in_order(lengths, batch_size, edges):
@@ -174,8 +185,22 @@ def answer(
           'task': entry.card['task'],
           'input': request.text,
           **result,
+          **_label(entry, result['output']),
+          **({'cut': True} if i in cut else {}),
         }
   return out
+
+
+def _label(entry: store.Entry, output: str) -> dict[str, str]:
+  """What a task's files have in place of an answer, if that differs."""
+  labels = (entry.card.get('template') or {}).get('labels') or {}
+  found = [value for value, text in labels.items() if text == output]
+  return {'label': found[0]} if found and found[0] != output else {}
+
+
+def _cut(tokens: list[int], longest: int | None) -> list[int]:
+  """The input as in training: cut to so many tokens, the end token included."""
+  return [*tokens[: longest and longest - 1], EOS]
 
 
 def _alike(entries: Sequence[store.Entry]) -> list[list[int]]:
@@ -192,7 +217,7 @@ def _alike(entries: Sequence[store.Entry]) -> list[list[int]]:
 
 def _runner(entries: Sequence[store.Entry], backbone: Backbone, length: int):
   """Returns (inputs, owners, choices) -> results, for entries of one shape."""
-  method = _method(entries[0].card, backbone)
+  method = stored.method(entries[0].card, backbone)
   phi = jax.tree.map(lambda *xs: jnp.stack(xs), *(e.phi for e in entries))
   labels = entries[0].card.get('label_texts')
   config, vocabulary = backbone.config, backbone.vocabulary
@@ -266,46 +291,6 @@ def _tokens(texts: Sequence[Sequence[str]], vocabulary) -> np.ndarray:
   return out
 
 
-def _method(card: Mapping[str, Any], backbone: Backbone) -> deltas.Method:
-  """The method of a stored delta, with its constants."""
-  try:
-    method = deltas.bound(_made(card), backbones.setting(backbone))
-    store.check_method(card, method)
-    return method
-  except TypeError as error:  # no such argument
-    raise ValueError(
-      f'delta: expected settings of {card["method"]}, found '
-      f'{card["settings"]}: {error}. The card is of another version, or edited.'
-    ) from error
-
-
-def _made(card: Mapping[str, Any]) -> deltas.Method:
-  if card['method'] == 'subspace':
-
-    def make(name, **settings):
-      return deltas.make(name, **_tuples(settings))
-
-    return subspace.again(card['settings'], make, reparams.make)
-  if card['method'] in strategies.METHODS:
-    return strategies.make(card['method'], **card['settings'])
-  if card['method'] in deltas.METHODS:
-    return deltas.make(card['method'], **_arguments(card['settings']))
-  known = sorted([*deltas.METHODS, *strategies.METHODS, 'subspace'])
-  raise ValueError(
-    f'delta: expected a method of {", ".join(known)}, found '
-    f'{card["method"]!r}. For one of your own, --import the module that adds '
-    'it to `deltas.METHODS`.'
-  )
-
-
-def _arguments(settings: dict) -> dict:
-  """A method's arguments from its card; `stored` served the start alone."""
-  rest = {k: v for k, v in settings.items() if k != 'stored'}
-  if 'stored' in settings:
-    rest['start'] = 'uniform'
-  return _tuples(rest)
-
-
 def main(argv: Sequence[str]) -> int:
   """Reads the command line and answers; returns the exit code."""
   parser = argparse.ArgumentParser(
@@ -358,6 +343,8 @@ def main(argv: Sequence[str]) -> int:
   except (ValueError, OSError, ModuleNotFoundError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
+  if cut := sum('cut' in result for result in answers):
+    print(f'{cut} inputs were cut, as in training', file=sys.stderr)
   for result in answers:
     if known.json:
       print(json.dumps(result, ensure_ascii=False))

@@ -7,10 +7,13 @@ A gin file binds `run.job.job` to a recipe, a function that plans a `Job`, and
 """
 
 import argparse
+import datetime
+import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -169,7 +172,10 @@ def _check_names(bindings: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Builds the job, writes `record.json`, runs it; returns the exit code."""
+  """Builds the job, writes `record.json`, runs it; returns the exit code.
+
+  `starts.jsonl` has the record of every start of the folder.
+  """
   try:
     work, report = parse(argv, 'run')
     print(work.plan, flush=True)
@@ -180,6 +186,7 @@ def main(argv: Sequence[str]) -> int:
       **work.record,
     }
     write_json(work.folder / 'record.json', record)
+    _note_start(work.folder / 'starts.jsonl', record)
     work.run()
     if report is not None and hosts.leads():
       print(report(work.folder))
@@ -187,6 +194,15 @@ def main(argv: Sequence[str]) -> int:
     print(f'error: {told(error)}', file=sys.stderr)
     return 2
   return 0
+
+
+def _note_start(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Adds a line: a folder may be made by many starts, record.json is the last
+  one's."""
+  if hosts.leads():
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    with path.open('a', encoding='utf-8') as file:
+      file.write(json.dumps({'started': now, **record}) + '\n')
 
 
 def told(error: Exception) -> str:

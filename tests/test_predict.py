@@ -173,6 +173,35 @@ def test_a_delta_in_a_subspace_is_made_again(small, tmp_path):
     predict.answer(requests, held, small)
 
 
+def test_a_strategy_in_a_subspace_is_made_again(small, tmp_path):
+  made = subspace.subspace(
+    strategies.random(length=2), reparams.fastfood(block=16), 5
+  )
+  method = deltas.bound(made, weights.setting(small))
+  phi = {'code': np.ones(5, np.float32)}
+  store.write(tmp_path / 'inside', phi, make_card(small, method))
+  held = [store.read(tmp_path / 'inside')]
+  found = predict.answer(predict.read_requests(TEXTS, held), held, small)
+  tokens = jnp.asarray([[*small.vocabulary.encode(TEXTS[0]), 1]])
+  delta = method.delta(phi, {'inputs': tokens}, method.constants)
+  choices = jnp.asarray(predict._tokens([sample.LABELS], small.vocabulary)[0])
+  scores = forward.choice_scores(
+    small.config, small.weights, delta, {'inputs': tokens}, choices
+  )
+  np.testing.assert_allclose(list(found[0]['scores'].values()), scores[0], 1e-3)
+
+
+def test_the_label_of_the_files_is_told_where_it_reads_otherwise(
+  entries, small
+):
+  found = predict.answer(
+    predict.read_requests(TEXTS, entries[:1]), entries[:1], small
+  )
+  # the template reads '0' as 'yes' and '1' as 'never'
+  values = {'yes': '0', 'never': '1'}
+  assert [a['label'] for a in found] == [values[a['output']] for a in found]
+
+
 def test_answers_come_in_the_order_of_the_lines(together):
   requests, found = together
   assert [a['input'] for a in found] == [t for t in TEXTS for _ in range(4)]

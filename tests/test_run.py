@@ -117,6 +117,12 @@ def test_a_job_is_run_recorded_and_reported(note, tmp_path, capsys):
   assert 'sample.note.number = %NUMBER' in record['gin']
   assert record['versions']['jax'] == jax.__version__
   assert record['devices'] == [str(d) for d in jax.devices()]
+  # the starts before it are not forgotten
+  assert run.main([*note, '--gin.NUMBER=4']) == 0
+  text = (tmp_path / 'out' / 'starts.jsonl').read_text(encoding='utf-8')
+  first, second = map(json.loads, text.splitlines())
+  assert first.pop('started') <= second['started'] and first == record
+  assert 'NUMBER = 4' in second['gin']
 
 
 def test_an_error_of_the_job_is_a_line_and_not_a_trace(note, capsys):

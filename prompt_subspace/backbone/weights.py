@@ -162,18 +162,21 @@ def setting(
 ) -> Setting:
   """Returns what a method's initialisation may read of a backbone.
 
-  Layers are named one by one, whether or not the backbone scans them. The
-  token table has its values, the other weights only their shapes.
+  Layers are named one by one, whether or not the backbone scans them. Of
+  scanned layers there are only shapes; the token table has its values always.
 
   Args:
     backbone: to start from.
     labels: token ids of each label text of the task, without end token.
   """
-  table = {'token_embedder': backbone.weights['token_embedder']}
+  weights = backbone.weights
+  if backbone.config.scan_layers:
+    table = {'token_embedder': weights['token_embedder']}
+    weights = {**expected(backbone.config), **table}
   vocabulary = backbone.vocabulary
   return Setting(
     backbone.config,
-    {**expected(backbone.config), **table},
+    weights,
     vocabulary.size - vocabulary.extra_ids if vocabulary else 0,
     labels,
     vocabulary.encode if vocabulary else None,

@@ -40,7 +40,7 @@ def vectors(phi: Mapping[str, Any]) -> Prompt:
 
   A prompt's are its own, [P, D], encoder and decoder after one another. Any
   other phi is one long vector [1, M], for which `average` and `token` are the
-  plain cosine.
+  plain cosine, and `subspace` is its magnitude: opposite ones are alike to it.
   """
   flat = trees.flatten(phi)
   leaves = [np.asarray(flat[path], np.float32) for path in sorted(flat)]

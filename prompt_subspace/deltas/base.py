@@ -22,8 +22,9 @@ class Setting(NamedTuple):
 
   Attributes:
     config: the backbone's configuration (a `T5Config` or alike).
-    weights: the backbone's weights, with layers named one by one, or their
-      shapes (`jax.ShapeDtypeStruct`) where a method does not read values.
+    weights: the backbone's weights, with layers named one by one; shapes
+      alone (`jax.ShapeDtypeStruct`) of layers that are scanned, and where a
+      plan of memory is made. The token table always has its values.
     vocab_limit: number of pieces; rows above it are sentinels and padding.
     labels: token ids of each label text of the task, without end token.
     encode: text -> token ids.
@@ -60,7 +61,8 @@ class Method(NamedTuple):
 
   Attributes:
     name: as in the registry.
-    init: (key, setting) -> phi, a tree of float32 arrays; all that is trained.
+    init: (key, setting) -> phi, nested dicts of float32 arrays, without `/`
+      in their names; all that is trained.
     expand: (phi, batch) -> delta, the tree that the backbone's sites read.
       Leaves may have a leading batch axis (one delta for each example).
     reads_batch: whether `expand` looks at the batch.

@@ -215,6 +215,13 @@ def choice_texts(task: TaskArrays, split: str) -> Callable[[int, int], str]:
   return text
 
 
+def shown(text: str) -> str:
+  """A prediction for people: a wrong choice without a text is `#<number>`."""
+  if len(text) == 1 and PRIVATE <= ord(text) <= 0xF8FF:
+    return f'#{ord(text) - PRIVATE}'
+  return text
+
+
 def few_shapes(
   choices: Int[np.ndarray, '*N C T'],
 ) -> Int[np.ndarray, '*N C2 T2']:

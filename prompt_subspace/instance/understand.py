@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from prompt_subspace import deltas
 from prompt_subspace.backbone import forward
 from prompt_subspace.backbone import weights as backbones
 from prompt_subspace.backbone.weights import Backbone
@@ -28,7 +27,7 @@ from prompt_subspace.data import corpus
 from prompt_subspace.data import tasks as task_names
 from prompt_subspace.deltas.base import check_list, check_names, positive
 from prompt_subspace.evaluation import batched
-from prompt_subspace.instance import methods
+from prompt_subspace.instance import methods, stored
 from prompt_subspace.training import job, results
 
 # map.csv: a line for each sentence and kind of embedding
@@ -135,10 +134,7 @@ def look(
       fixed = np.asarray(entry.phi['encoder'])
       vectors = np.broadcast_to(fixed, (len(tokens), *fixed.shape))
     else:
-      method = deltas.bound(
-        methods.make(entry.card['method'], **entry.card['settings']), setting
-      )
-      store.check_method(entry.card, method)
+      method = stored.method(entry.card, backbone)
       # without the words before them, which are the same for all
       vectors = prompts(method, entry.phi, tokens)
       vectors = vectors[:, len(method.constants['hard']) :]

@@ -20,10 +20,13 @@ from prompt_subspace.bank import store
 from prompt_subspace.data import fewshot
 from prompt_subspace.data.arrays import TaskArrays
 from prompt_subspace.data.templates import Template
-from prompt_subspace.training import hosts, job, spec, stack, stage
+from prompt_subspace.evaluation.predict import shown
+from prompt_subspace.training import hosts, job, results, spec, stack, stage
 from prompt_subspace.training.stage import Stage
 
 STATE_BYTES = 3 * 2**30
+METRICS = {'cell': str, 'metric': str, 'test': float}
+PREDICTIONS = {'example': int, 'target': str, 'output': str}
 # on a CPU rows are computed one by one: larger stacks gain nothing, and end
 # later
 CPU_ROWS = 32
@@ -170,6 +173,8 @@ def run(
       stack.remove_checkpoints(place)
     hosts.wait('stored')
     after()
+  if planned and hosts.leads():
+    _write_metrics(where.folder)
 
 
 def _check_done(where: Stage, cells: Sequence[Cell]) -> None:
@@ -219,6 +224,30 @@ def check_parents(
         )
 
 
+def _write_metrics(folder: pathlib.Path) -> None:
+  """Writes metrics.csv: every test metric of every finished cell."""
+  rows = [
+    {'cell': name, 'metric': metric, 'test': value}
+    for name in known(folder)
+    for metric, value in record(folder, name)['metrics'].items()
+    if metric != 'score'
+  ]
+  results.write_csv(folder / 'metrics.csv', rows, METRICS)
+
+
+def _write_predictions(where: Stage, cell: Cell, texts: Sequence[str]) -> None:
+  """Writes what a run answers to each test example, beside what is right."""
+  if not texts:
+    return
+  references = cell.data.splits['test'].references
+  rows = [
+    {'example': number, 'target': references[number][0], 'output': shown(text)}
+    for number, text in enumerate(texts)
+  ]
+  place = where.folder / 'predictions' / f'{cell.id}.csv'
+  results.write_csv(place, rows, PREDICTIONS)
+
+
 def _train(where: Stage, members: Sequence[Cell], place, label: str):
   """Trains the rows of one stack; returns a result for each."""
   specs, used = [], {}
@@ -264,6 +293,7 @@ def _store(where: Stage, cell: Cell, result: stack.RowResult) -> None:
       _card(where, cell, row, result.test),
       embedding=result.embedding,
     )
+  _write_predictions(where, cell, result.predictions)
   extra = {
     'data': cell.data.record['checksum'],
     'parents': {p.name: store.phi_sum(p) for p in cell.parents},
@@ -296,6 +326,7 @@ def _card(where: Stage, cell: Cell, row, metrics) -> dict[str, Any]:
     'template': template and dataclasses.asdict(template),
     'template_hash': template and template.hash,
     'data': cell.data.record['checksum'],
+    'max_input': cell.data.record['request'].get('max_input'),
     'metrics': metrics,
     'embedding_step': where.settings.embedding_step,
     'environment': job.environment()['versions'],

@@ -49,6 +49,7 @@ class RowResult(NamedTuple):
       `loss` since the one before, `validation`, and whatever the algorithm
       reports.
     embedding: phi after `embedding_step` updates, if that was asked for.
+    predictions: the chosen phi's answers to the test examples, in order.
   """
 
   validation: float
@@ -60,6 +61,7 @@ class RowResult(NamedTuple):
   padding: float
   history: list[dict[str, float]]
   embedding: Any = None
+  predictions: Sequence[str] = ()
 
 
 class Stack(NamedTuple):
@@ -223,17 +225,17 @@ def _advance(stack: Stack, state: stack_rows.State, at: int, until: int):
   return state, {n: x[: len(stack.specs)] for n, x in means.items()}
 
 
-def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
-  """Returns each row's metrics on a split of its own task."""
-  out: list = [None] * len(stack.specs)
+def _answers(
+  stack: Stack, phi: Any, split: str, examples: int | None
+) -> list[list[str]]:
+  """Returns each row's predictions on a split of its own task, if it has it."""
+  out: list = [[]] * len(stack.specs)
   members: dict[str, list[int]] = {}
   for i, spec in enumerate(stack.specs):
     members.setdefault(spec.task, []).append(i)
   for name, rows in members.items():
     task = stack.tasks[name]
     if split not in task.splits:
-      for i in rows:
-        out[i] = {'score': float('nan')}
       continue
     predictions = predict.predict(
       stack.engine.predictor,
@@ -251,14 +253,26 @@ def _scores(stack: Stack, phi: Any, split: str, examples: int | None):
       widths=stack.settings.widths,
     )
     for i, texts in zip(rows, predictions, strict=True):
-      out[i] = predict.score(task, split, texts)
+      out[i] = texts
   return out
+
+
+def _scores(stack: Stack, split: str, answers: Sequence[list[str]]):
+  """Returns the metrics of each row's predictions."""
+  tasks = [stack.tasks[spec.task] for spec in stack.specs]
+  return [
+    predict.score(task, split, texts)
+    if split in task.splits
+    else {'score': float('nan')}
+    for task, texts in zip(tasks, answers, strict=True)
+  ]
 
 
 def _validate(stack: Stack, phi: Any) -> np.ndarray:
   """Scores every row on its validation split."""
   count = stack.settings.validation_examples
-  found = _scores(stack, phi, 'validation', count)
+  answers = _answers(stack, phi, 'validation', count)
+  found = _scores(stack, 'validation', answers)
   return np.array([s['score'] for s in found], np.float32)
 
 
@@ -281,7 +295,8 @@ def _results(
   validated = best_steps > 0
   last = np.where(stopped < 0, stack.settings.steps, stopped)
   chosen = stack_rows.choose(validated, state.best, state.phi)
-  tests = _scores(stack, chosen, 'test', stack.settings.test_examples)
+  answers = _answers(stack, chosen, 'test', stack.settings.test_examples)
+  tests = _scores(stack, 'test', answers)
   phis = stack_rows.to_rows(chosen)
   return [
     RowResult(
@@ -296,6 +311,7 @@ def _results(
         {'step': at, **{n: float(v[i]) for n, v in numbers.items()}}
         for at, numbers in past.items()
       ],
+      predictions=answers[i],
     )
     for i in range(len(stack.specs))
   ]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from prompt_subspace import heap, trees
@@ -22,6 +23,7 @@ from prompt_subspace.training import mesh as meshes
 from prompt_subspace.training import optimizers, spec
 from prompt_subspace.training import rows as stack_rows
 from prompt_subspace.training.algorithm import Algorithm
+from prompt_subspace.vocabulary import UNK
 
 
 class Stage(NamedTuple):
@@ -84,9 +86,18 @@ def make(
       f'dropout: expected a share of at least 0 and below 1, found {dropout!r}.'
     )
   library = library or {name: make() for name, make in METHODS.items()}
+  library = _with_own(library, methods or ())
+  if isinstance(optimizer, str):
+    check_names('optimizer', (optimizer,), tuple(optimizers.OPTIMIZERS))
+    optimizer = optimizers.OPTIMIZERS[optimizer]
+  if not callable(optimizer):
+    raise ValueError(
+      'optimizer: expected a name or a function of the rate, such as '
+      f'@optimizers.adam without (), found {optimizer!r}.'
+    )
   methods = tuple(library if methods is None else methods)
   check_names('methods', methods, tuple(library))
-  check_names('keep_deltas', tuple(keep or ()), tuple(library))
+  check_names('keep_deltas', tuple(keep or ()), (*library, *METHODS))
   if not isinstance(backbone, Backbone):
     if not isinstance(backbone, str | pathlib.Path):
       raise ValueError(
@@ -114,6 +125,20 @@ def make(
     algorithm=algorithms.TUNING,
     engines={},
   )
+
+
+def _with_own(
+  library: Mapping[str, Method], methods: Sequence[str]
+) -> dict[str, Method]:
+  """The library, with methods of `METHODS` that are asked for beside it."""
+  for name, method in library.items():
+    if not isinstance(method, Method):
+      raise ValueError(
+        f'library: expected a method for {name!r}, such as @deltas.prompt() '
+        f'with (), found {method!r}.'
+      )
+  own = [n for n in methods if n not in library and n in METHODS]
+  return {**library, **{n: METHODS[n]() for n in own}}
 
 
 def prepare(
@@ -164,9 +189,36 @@ def initial(
 def shapes(stage: Stage, method: str, arrays: TaskArrays) -> Any:
   """Returns the shapes of a method's phi; draws nothing."""
   setting = task_setting(stage, arrays)
-  return jax.eval_shape(
+  phi = jax.eval_shape(
     lambda key: stage.library[method].init(key, setting), jax.random.key(0)
   )
+  _check_phi(method, phi)
+  return phi
+
+
+def _check_phi(method: str, phi: Any) -> None:
+  """Raises ValueError if a phi would not come back from a bank as it is."""
+  flat = trees.flatten(phi) if isinstance(phi, Mapping) else {'': phi}
+  arrays = all(isinstance(x, jax.ShapeDtypeStruct) for x in flat.values())
+  names = [name for path in _paths(phi) for name in path]
+  if '' in flat or not arrays or any('/' in name for name in names):
+    raise ValueError(
+      f'{method}: expected a phi of nested dicts without "/" in their names, '
+      f'found {jax.tree.structure(phi)}.'
+    )
+  wrong = {p: x.dtype.name for p, x in flat.items() if x.dtype != jnp.float32}
+  if wrong:
+    raise ValueError(f'{method}: expected a phi of float32, found {wrong}.')
+
+
+def _paths(tree: Any) -> Iterator[tuple[str, ...]]:
+  """Names on the way to each leaf of nested mappings."""
+  if not isinstance(tree, Mapping):
+    yield ()
+    return
+  for name, inner in tree.items():
+    for path in _paths(inner):
+      yield (str(name), *path)
 
 
 def engine(stage: Stage, method: str, phi: Any) -> engines.Engine:
@@ -239,10 +291,13 @@ def describe_task(
   cut = sum(
     c.get('inputs', 0) for c in arrays.record.get('truncated', {}).values()
   )
+  inputs = arrays.splits['train'].inputs
+  unknown = (inputs == UNK).sum() / max(1, (inputs > 0).sum())
   return (
     f'task       {name}: {arrays.kind}, {counts} examples, '
     f'longest input {arrays.splits["train"].inputs.shape[1]} tokens'
     + (f', {cut} inputs cut' if cut else '')
+    + (f', {100 * unknown:.0f} % unknown pieces' if unknown >= 0.005 else '')
     + ''.join(_unseen(arrays, settings))
   )
 

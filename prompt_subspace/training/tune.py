@@ -214,6 +214,7 @@ def _describe(where: Stage, loaded, planned: Sequence[Cell]) -> str:
       f'method     {name}: {trees.size(phi):,} trained parameters, '
       f'{len(mine)} stacks of up to {most} rows, '
       f'{(weights + state) / 2**20:,.0f} MiB of weights and state'
+      + ('' if name in where.keep else '; not stored')
     )
   left = sum(not cells.is_done(where.folder, c.id) for c in planned)
   lines.append(

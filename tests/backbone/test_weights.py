@@ -222,6 +222,17 @@ def test_random_weights_are_decided_by_the_seed():
   assert 0.5 < kernel.std() * tiny.CONFIG.mlp_dim**0.5 < 1.5
 
 
+def test_a_method_may_read_all_weights(vocabulary):
+  """(IA)^3 on a kernel, say, whose offset is W (l - 1)."""
+  plain = backbone(CONFIG.replace(vocab_size=160), vocabulary)
+  path = 'encoder/layers_0/mlp/wo/kernel'
+  found = trees.flatten(weights.setting(plain).weights)[path]
+  np.testing.assert_array_equal(found, trees.flatten(plain.weights)[path])
+  scanned = backbone(CONFIG.replace(scan_layers=True, vocab_size=160))
+  shape = trees.flatten(weights.setting(scanned).weights)[path]
+  assert isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == found.shape
+
+
 def test_the_setting_of_a_scanned_backbone_names_its_layers(vocabulary):
   config = CONFIG.replace(scan_layers=True, vocab_size=160)
   found = weights.setting(backbone(config, vocabulary), labels=((5, 6),))

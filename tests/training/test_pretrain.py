@@ -13,7 +13,7 @@ from prompt_subspace.backbone import config as configs
 from prompt_subspace.backbone import weights
 from prompt_subspace.backbone.t5 import T5
 from prompt_subspace.data import corpus, pretraining, tasks
-from prompt_subspace.training import pretrain
+from prompt_subspace.training import muon, pretrain
 from prompt_subspace.vocabulary import Vocabulary
 
 MIX = pretraining.Mix(
@@ -138,7 +138,7 @@ def test_scanned_layers_are_trained_as_single_ones(small):
   found = []
   for scan in (False, True):
     cfg = shape.replace(scan_layers=scan)
-    tx = pretrain.optimizer(0.02, warmup=1, decay_from=8, decay_to=9)
+    tx = muon.optimizer(0.02, warmup=1, decay_from=8, decay_to=9)
     start = pretrain._stacked(small.weights, cfg)
     start = jax.tree.map(jnp.array, start)
     state = pretrain.State(start, tx.init(start), jnp.zeros((), jnp.int32))
@@ -315,7 +315,7 @@ def test_validation_batches_are_fixed(sources):
 
 def test_matrices_of_the_layers_are_trained_by_muon(small):
   flat = trees.flatten(small.weights)
-  chosen = {path for path in flat if pretrain.is_layer_matrix(path)}
+  chosen = {path for path in flat if muon.is_layer_matrix(path)}
   assert {len(flat[path].shape) for path in chosen} == {2}
   left = sorted(set(flat) - chosen)
   assert [p for p in left if 'scale' not in p] == [
@@ -328,7 +328,7 @@ def test_matrices_of_the_layers_are_trained_by_muon(small):
 
 def test_the_rate_warms_up_stays_and_falls():
   """Muon's updates are orthogonal: their size is that of the rate."""
-  tx = pretrain.optimizer(0.1, warmup=4, decay_from=8, decay_to=12)
+  tx = muon.optimizer(0.1, warmup=4, decay_from=8, decay_to=12)
   params = {
     'encoder': {'layers_0': {'wi': {'kernel': jnp.zeros((6, 4))}}},
     'token_embedder': {'embedding': jnp.zeros((5, 4))},

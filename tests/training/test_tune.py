@@ -3,16 +3,26 @@
 import functools
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from prompt_subspace import deltas, trees
+from prompt_subspace import predict as commands
 from prompt_subspace.bank import store
 from prompt_subspace.data import fewshot
+from prompt_subspace.data.tasks import DEMO
 from prompt_subspace.evaluation import predict
-from prompt_subspace.training import cells, optimizers, spec, stack, tune
+from prompt_subspace.training import (
+  cells,
+  optimizers,
+  spec,
+  stack,
+  stage,
+  tune,
+)
 from tests import made_up, sample
 from tests.made_up import table
 
@@ -65,8 +75,6 @@ def finished(plan, tmp_path_factory):
 @pytest.fixture
 def copy(finished, tmp_path):
   """A copy of it, to add to."""
-  import shutil
-
   return shutil.copytree(finished, tmp_path / 'tune')
 
 
@@ -129,6 +137,77 @@ def test_every_delta_is_in_the_bank(finished, small):
       assert entry.card['label_texts'] == ['negative', 'positive']
       assert entry.card['template']['input'] == 'review: {review}'
   assert not list(finished.glob('stacks/*/checkpoints'))
+
+
+def test_all_metrics_and_answers_are_in_tables(finished):
+  found = {}
+  for row in table(finished, 'metrics.csv'):
+    found.setdefault(row['cell'], {})[row['metric']] = float(row['test'])
+  assert len(found) == 8
+  for row in table(finished):
+    name = f'{row["task"]}-{row["method"]}-s{row["seed"]}-r{row["rate"]}'
+    assert np.mean(list(found[name].values())) == float(row['test'])
+    answers = table(finished, f'predictions/{name}.csv')
+    right = [a['target'] == a['output'] for a in answers]
+    assert len(right) == 8 and 100 * np.mean(right) == found[name]['accuracy']
+
+
+def test_the_command_answers_what_was_scored(tmp_path, plan, small):
+  """Inputs are cut as they were in training."""
+  asked = {'tasks': ['reviews'], 'methods': ['lora'], 'seeds': [0]}
+  plan(tmp_path, **asked, max_input=9).run()
+  (place,) = (tmp_path / 'bank').iterdir()
+  lines = (DEMO / 'reviews' / 'test.tsv').read_text('utf-8').splitlines()
+  names = lines[0].split('\t')
+  rows = [
+    json.dumps(dict(zip(names, line.split('\t'), strict=True)))
+    for line in lines[1:9]
+  ]
+  entry = store.read(place)
+  assert entry.card['max_input'] == 9
+
+  def answers(entry):
+    requests = commands.read_requests(rows, [entry])
+    return commands.answer(requests, [entry], small)
+
+  written = table(tmp_path, f'predictions/{place.name}.csv')
+  assert [a['output'] for a in answers(entry)] == [r['output'] for r in written]
+  uncut = entry._replace(card=entry.card | {'max_input': None})
+  for one, other in zip(answers(entry), answers(uncut), strict=True):
+    assert one['scores'] != pytest.approx(other['scores'], abs=1e-4)
+    assert one['cut'] and 'cut' not in other
+
+
+def test_a_method_of_ones_own_is_asked_for_by_its_name(
+  tmp_path, plan, fake, monkeypatch
+):
+  own = dict(deltas.METHODS) | {'mine': lambda: deltas.prompt(length=5)}
+  monkeypatch.setattr(stage, 'METHODS', own)
+  job = plan(
+    tmp_path, methods=['mine', 'lora'], rates=[0.1], keep_deltas=['adapter']
+  )
+  assert 'mine: 80 trained parameters' in job.plan
+  assert job.plan.count('; not stored') == 2
+  job.run()
+  assert {r['method'] for r in table(tmp_path)} == {'mine', 'lora'}
+
+
+def init_of(made):
+  return deltas.Method('odd', lambda key, setting: made, lambda phi, batch: {})
+
+
+def test_pieces_that_the_vocabulary_lacks_are_told(tmp_path, plan):
+  shutil.copytree(DEMO / 'reviews', tmp_path / 'data' / 'other')
+  train = tmp_path / 'data' / 'other' / 'train.tsv'
+  text = train.read_text('utf-8')
+  for letter in 'aeo':
+    text = text.replace(f' {letter}', ' \u4f60\u597d')
+  train.write_text(text, 'utf-8')
+  asked = {'tasks': ['other'], 'data_dir': str(tmp_path / 'data')}
+  assert re.search(
+    r', \d+ % unknown pieces', plan(tmp_path / 'o', **asked).plan
+  )
+  assert 'unknown pieces' not in plan(tmp_path / 'new').plan
 
 
 def test_the_job_says_what_it_will_do(plan, tmp_path, small):
@@ -414,6 +493,29 @@ MISTAKES = {
     'tasks': ['reviews'],
     'methods': ['lora'],
     'rates': [0.1, 0.1 + 1e-9],
+  },
+  'odd: expected a phi of nested dicts without "/" in their names': {
+    'library': {'odd': init_of({'a/b': np.zeros(2, np.float32)})},
+    'methods': ['odd'],
+    'rates': [0.1],
+  },
+  'odd: expected a phi of nested dicts .*found PyTreeDef': {
+    'library': {'odd': init_of({'a': [np.zeros(2, np.float32)] * 2})},
+    'methods': ['odd'],
+    'rates': [0.1],
+  },
+  'odd: expected a phi of float32, found .*int32': {
+    'library': {'odd': init_of({'a': np.zeros(2, np.int32)})},
+    'methods': ['odd'],
+    'rates': [0.1],
+  },
+  "library: expected a method for 'lora', such as .* with ()": {
+    'library': {'lora': deltas.lora},
+    'methods': ['lora'],
+  },
+  'optimizer: expected names among .*adafactor': {'optimizer': 'nosuch'},
+  'optimizer: expected a name or a function of the rate': {
+    'optimizer': optimizers.adam(0.1)
   },
   'data_dir: expected a folder .*nowhere': {'data_dir': '/nowhere'},
   'shots: task .* has .* expected at least 800': {'shots': 400},
