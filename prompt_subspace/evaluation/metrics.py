@@ -11,6 +11,12 @@ higher; 100 is perfect, and those that can be negative go down to -100.
 | pearson, spearman              | number, or its text   | text, or a number |
 
 A list of one accepted reference stands for that reference, everywhere.
+
+One of your own, in a module that a gin file imports, is an entry here, and its name
+one for its kind of task, after which a template may ask for it:
+
+  metrics.METRICS['mine'] = mine
+  templates.METRICS['classification'] += ('mine',)
 """
 
 import math

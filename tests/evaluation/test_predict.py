@@ -7,7 +7,8 @@ import pytest
 
 from prompt_subspace import deltas
 from prompt_subspace.backbone import decode, forward
-from prompt_subspace.evaluation import predict
+from prompt_subspace.data import templates
+from prompt_subspace.evaluation import metrics, predict
 from tests import sample
 
 # an offset on the head is quick to compile; it changes every answer
@@ -222,6 +223,21 @@ def test_a_wrong_choice_reads_like_no_reference(small, metric):
   for chosen, score in ((split.labels, 100), ([1, 2] * 7, 0)):
     answers = [texts(n, choice) for n, choice in enumerate(chosen)]
     assert predict.score(task, 'test', answers)[metric] == score
+
+
+def test_a_metric_of_ones_own_is_scored(small, monkeypatch):
+  def mine(targets, predictions):
+    return 100.0 * sum(p == 'never' for p in predictions) / len(targets)
+
+  monkeypatch.setitem(metrics.METRICS, 'mine', mine)
+  known = templates.METRICS['classification']
+  monkeypatch.setitem(templates.METRICS, 'classification', (*known, 'mine'))
+  labels = {'0': 'yes', '1': 'never'}
+  asked = templates.Template('{a}', '{b}', labels, metrics=('accuracy', 'mine'))
+  task = sample.task(small.vocabulary)._replace(metrics=asked.metrics)
+  found = predict.score(task, 'test', ['never', 'yes'] * 7)
+  assert found['mine'] == 50
+  assert found['score'] == (found['accuracy'] + 50) / 2
 
 
 def test_a_metric_that_is_undefined_is_a_nan(small):
