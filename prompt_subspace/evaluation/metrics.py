@@ -12,8 +12,8 @@ higher; 100 is perfect, and those that can be negative go down to -100.
 
 A list of one accepted reference stands for that reference, everywhere.
 
-One of your own, in a module that a gin file imports, is an entry here, and its name
-one for its kind of task, after which a template may ask for it:
+One of your own, in a module that a gin file imports, is an entry here, and its
+name one for its kind of task, after which a template may ask for it:
 
   metrics.METRICS['mine'] = mine
   templates.METRICS['classification'] += ('mine',)
