@@ -180,6 +180,9 @@ def run(
 def _check_done(where: Stage, cells: Sequence[Cell]) -> None:
   """Raises ValueError if finished cells had other data; says what lacks."""
   unkept = 0
+  # one listing: a bank may be remote
+  exists = where.bank.is_dir()
+  stored = {p.name for p in where.bank.iterdir()} if exists else set()
   for cell in cells:
     if not is_done(where.folder, cell.id):
       continue
@@ -192,7 +195,7 @@ def _check_done(where: Stage, cells: Sequence[Cell]) -> None:
         f'{cell.task!r} are others now, as those of a mixture with a task that '
         'has become a target with few shots. Name another folder.'
       )
-    if cell.method in where.keep and not (where.bank / cell.id).exists():
+    if cell.method in where.keep and cell.id not in stored:
       unkept += 1
   if unkept:
     print(
