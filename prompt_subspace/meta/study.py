@@ -162,13 +162,8 @@ def learn(
     spec.check(each.settings)
   for name, how in learners.items():
     check_rates(f'rate of {name!r}', [how.rate])
-  differ = wide.settings.test_examples != target.settings.test_examples
-  if FULL in names and differ:
-    raise ValueError(
-      'wide.settings.test_examples: expected those of target, '
-      f'{target.settings.test_examples}, found {wide.settings.test_examples}: '
-      'scores stand side by side.'
-    )
+  if FULL in names:
+    spec.check_same_tests('wide.settings', wide.settings, target.settings)
   check_rates('rates', target.rates)
   check_rates('rates of full tuning', wide.rates)
   check_seeds('learned', learned)

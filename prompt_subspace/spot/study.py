@@ -149,12 +149,8 @@ def transfer(
     spec.check(side.settings)
   for name, side in (('source', source), ('target', target), ('wide', wide)):
     check_rates(f'{name}, rate', [side.rate])
-  if baselines and wide.settings.test_examples != target.settings.test_examples:
-    raise ValueError(
-      'wide.settings.test_examples: expected those of target, '
-      f'{target.settings.test_examples}, found {wide.settings.test_examples}: '
-      'scores stand side by side.'
-    )
+  if baselines:
+    spec.check_same_tests('wide.settings', wide.settings, target.settings)
   members = _mixtures(sources or (), mixtures, data_dir)
   plain = [s for s in sources or () if s not in members]
   prompts = ()

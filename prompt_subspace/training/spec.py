@@ -87,6 +87,21 @@ def check(settings: Settings) -> None:
     )
 
 
+def check_same_tests(name: str, found: Settings, other: Settings) -> None:
+  """Raises ValueError unless both are scored on as many test examples.
+
+  Args:
+    name: of the first.
+    found: whose scores stand beside those of the other, or are divided by them.
+    other: the other.
+  """
+  if found.test_examples != other.test_examples:
+    raise ValueError(
+      f'{name}.test_examples: expected {other.test_examples}, those of what it '
+      f'is compared with, found {found.test_examples}.'
+    )
+
+
 class RowSpec(NamedTuple):
   """One run of a stack.
 

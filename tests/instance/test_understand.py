@@ -15,19 +15,23 @@ from tests import sample
 TASKS = ['reviews', 'topics', 'emails']
 
 
+def card_of(method, backbone):
+  return {
+    'task': 'reviews',
+    'method': method.name,
+    'settings': dict(method.settings),
+    'backbone': backbone.name,
+    'fingerprint': backbone.fingerprint,
+  }
+
+
 @pytest.fixture(scope='module')
 def entry(small, tmp_path_factory):
   """A stored strategy whose table is the backbone's: prompts are the words."""
   folder = tmp_path_factory.mktemp('bank') / 'one'
   method = deltas.bound(methods.pretrained(length=4), sample.setting(small))
   phi = method.init(jax.random.key(0), sample.setting(small))
-  card = {
-    'task': 'reviews',
-    'method': method.name,
-    'settings': dict(method.settings),
-    'backbone': small.name,
-    'fingerprint': small.fingerprint,
-  }
+  card = card_of(method, small)
   store.write(folder, jax.tree.map(np.asarray, phi), card)
   return folder
 
@@ -85,13 +89,7 @@ def _page(folder):
 def test_a_plain_prompt_has_nearest_words_and_no_map(small, tmp_path):
   table = np.asarray(sample.setting(small).embedding)
   method = deltas.prompt(length=2)
-  card = {
-    'task': 'reviews',
-    'method': 'prompt',
-    'settings': dict(method.settings),
-    'backbone': small.name,
-    'fingerprint': small.fingerprint,
-  }
+  card = card_of(method, small)
   word = small.vocabulary.encode('the')[-1]
   phi = {'encoder': table[[word, word]] * 3}
   store.write(tmp_path / 'plain', phi, card)
@@ -130,13 +128,7 @@ def test_words_of_the_prompt_are_its_nearest(finished):
 def test_words_before_the_prompt_are_not_among_its_nearest(small, tmp_path):
   settings = sample.setting(small, encode=small.vocabulary.encode)
   method = deltas.bound(methods.random(length=3, hard='snow'), settings)
-  card = {
-    'task': 'reviews',
-    'method': method.name,
-    'settings': dict(method.settings),
-    'backbone': small.name,
-    'fingerprint': small.fingerprint,
-  }
+  card = card_of(method, small)
   phi = method.init(jax.random.key(0), settings)
   store.write(tmp_path / 'one', jax.tree.map(np.asarray, phi), card)
   out = tmp_path / 'out'
@@ -149,13 +141,8 @@ def test_words_before_the_prompt_are_not_among_its_nearest(small, tmp_path):
 def test_a_delta_is_not_read_with_another_table(small, tmp_path):
   settings = sample.setting(small)
   method = deltas.bound(methods.encoder(length=3, budget=0.2), settings)
-  card = {
-    'task': 'reviews',
-    'method': method.name,
-    'settings': {**method.settings, 'table': 'another'},
-    'backbone': small.name,
-    'fingerprint': small.fingerprint,
-  }
+  card = card_of(method, small)
+  card['settings'] |= {'table': 'another'}
   phi = method.init(jax.random.key(0), settings)
   store.write(tmp_path / 'one', jax.tree.map(np.asarray, phi), card)
   found = store.read(tmp_path / 'one')

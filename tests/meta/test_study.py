@@ -190,6 +190,13 @@ def test_several_upstream_seeds_are_tuned_on_every_split(tmp_path, make, fake):
     ({'learners': {'pt': LEARNERS['mtl']}}, 'learners: .* other names'),
     ({'shots': 10**6}, 'shots: task .* training examples'),
     ({'look': Look(inner_rates=(0.0,))}, 'inner_rates: expected numbers'),
+    (
+      {
+        'algorithm_names': ['pt', 'ft'],
+        'wide': study.Downstream(SETTINGS._replace(test_examples=3)),
+      },
+      'wide.settings.test_examples: expected .* found 3',
+    ),
   ],
 )
 def test_bad_requests_are_refused(tmp_path, make, changes, message):

@@ -604,7 +604,7 @@ MISTAKES = {
     'method': deltas.prompt(length=5),
     'scratch': deltas.lora(rank=2),
   },
-  'wide.settings.test_examples: expected those of target, 8, found None': {
+  'wide.settings.test_examples: expected 8, .* found None': {
     'baselines': ['full'],
     'wide': study.Side(SETTINGS._replace(test_examples=None), rate=1e-3),
   },

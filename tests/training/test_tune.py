@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from prompt_subspace import deltas, trees
 from prompt_subspace import predict as commands
@@ -403,6 +404,24 @@ def test_deltas_are_kept_of_the_methods_that_are_named(tmp_path, plan, fake):
   plan(tmp_path, tasks=['reviews'], keep_deltas=['lora']).run()
   kept = {p.name.split('-')[1] for p in (tmp_path / 'bank').iterdir()}
   assert kept == {'lora'} and len(table(tmp_path)) == 4
+
+
+def test_what_runs_started_from_is_held_to_where_it_is_known(tmp_path):
+  rows = tmp_path / 'rows'
+  rows.mkdir()
+  (rows / 'a.json').write_text('{"parents": {"one": "abc", "two": null}}')
+  card = dict.fromkeys(store.REQUIRED)
+  for name, files in (('one', {}), ('two', {'phi.safetensors': 'xyz'})):
+    (tmp_path / 'bank' / name).mkdir(parents=True)
+    text = json.dumps(card | {'files': files})
+    (tmp_path / 'bank' / name / store.CARD).write_text(text)
+  bank = epath.Path(tmp_path / 'bank')
+  cells.check_parents(tmp_path, bank, ['one', 'two', 'gone'])
+  (bank / 'one' / store.CARD).write_text(
+    json.dumps(card | {'files': {'phi.safetensors': 'def'}})
+  )
+  with pytest.raises(ValueError, match='the one that .*a.json started from'):
+    cells.check_parents(tmp_path, bank, ['one'])
 
 
 def test_runs_without_a_delta_are_told(tmp_path, plan, fake, capsys):

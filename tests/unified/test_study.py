@@ -425,7 +425,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, make):
     ({'spread': -1}, 'spread: expected at least 0'),
     (
       {'inside': SETTINGS._replace(test_examples=4)},
-      'inside.test_examples: expected those of original, .* found 4',
+      'inside.test_examples: expected 8, .* found 4',
     ),
     (
       {'look': Look(maps=['linear'], examples=4)},
